@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) mod listing;
+
 /// The vendor's own tenant: staff, keys and internal tickets are recorded there.
 pub(crate) const VENDOR_TENANT: &str = "vendor";
 

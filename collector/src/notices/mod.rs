@@ -1,6 +1,8 @@
 //! Notices: who is told what, once. `rules.rs` decides, `outbox.rs` keeps, `mail.rs` hands over. Sent means acknowledged by the
 //! receiver's server. Rows are written in the transaction of what they tell; nothing here sends inside a transaction.
 
+pub(crate) mod listing;
+
 use mainstay_shared::time_source::UnixMs;
 
 use crate::config::Config;
