@@ -7,6 +7,7 @@ mod config;
 mod db;
 mod audit;
 mod appliances;
+mod intake;
 mod faults;
 mod tickets;
 mod clocks;
