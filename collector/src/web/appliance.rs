@@ -15,10 +15,10 @@ use super::shell::{PageError, PageResult, Said, Shell, back_to, page, said};
 use super::when;
 use super::words::Words;
 use crate::api::access::{Principal, Viewer};
-use crate::api::appliances::{Decision, decide};
 use crate::appliances::listing::{self, ApplianceNow, CertificateLine};
 use crate::faults;
 use crate::flow::World;
+use crate::flow::appliance_acts::{Acted, ApplianceAct, act};
 use crate::tickets::{self, Ticket};
 
 /// What the address may ask.
@@ -155,7 +155,7 @@ pub(crate) async fn release(
     Extension(principal): Extension<Principal>,
     Path(id): Path<String>,
 ) -> Result<Response, PageError> {
-    after(&world, &principal, &id, Decision::Release).await
+    after(&world, &principal, &id, ApplianceAct::Release { why: String::new() }).await
 }
 
 /// `POST /appliances/{appliance}/approve-renewal`.
@@ -164,10 +164,13 @@ pub(crate) async fn approve_renewal(
     Extension(principal): Extension<Principal>,
     Path(id): Path<String>,
 ) -> Result<Response, PageError> {
-    after(&world, &principal, &id, Decision::ApproveRenewal).await
+    after(&world, &principal, &id, ApplianceAct::ApproveRenewal).await
 }
 
-async fn after(world: &World, principal: &Principal, id: &str, decision: Decision) -> Result<Response, PageError> {
-    let done = decide(world, principal, id, decision).await?;
-    Ok(back_to(&format!("/appliances/{id}"), if done { "done_act" } else { "refused_nothing_to_decide" }))
+async fn after(world: &World, principal: &Principal, id: &str, wish: ApplianceAct) -> Result<Response, PageError> {
+    let found = listing::find(&mut *world.db.read().await?, id).await?.filter(|appliance| principal.sees(&appliance.tenant_id));
+    let Some(appliance) = found else { return Ok(back_to("/appliances", "")) };
+    let acted = act(world, &principal.actor(), (&appliance.tenant_id, id), &wish).await?;
+    let word = if acted == Acted::Done { "done_act" } else { "refused_nothing_to_decide" };
+    Ok(back_to(&format!("/appliances/{id}"), word))
 }
