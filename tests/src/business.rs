@@ -98,7 +98,8 @@ async fn answer(mut stream: TcpStream, status: &AtomicU16, asked: &AtomicU64) ->
     let status = status.load(Ordering::SeqCst);
     let body = format!("business as usual, {status}\n");
     let length = body.len();
-    let answer = format!("HTTP/1.1 {status} X\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+    let answer =
+        format!("HTTP/1.1 {status} X\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await?;
     Ok(())
