@@ -7,7 +7,9 @@ mod config;
 mod db;
 mod audit;
 mod appliances;
+mod faults;
 mod tickets;
+mod clocks;
 mod notices;
 mod flow;
 
