@@ -52,7 +52,6 @@ impl Stop {
 #[derive(Debug)]
 struct Ended {
     name: &'static str,
-    must_stay: bool,
     outcome: anyhow::Result<()>,
 }
 
@@ -140,7 +139,7 @@ impl Lifecycle {
             let outcome = handle.await.unwrap_or_else(|crash| Err(anyhow::Error::new(crash).context("crashed")));
             if must_stay || outcome.is_err() {
                 // Without a receiver the process is past its end.
-                drop(ended.send(Ended { name, must_stay, outcome }));
+                drop(ended.send(Ended { name, outcome }));
             }
             running.send_modify(|count| *count -= 1);
         }));
@@ -175,7 +174,10 @@ impl Waiting {
                 _ = interrupt.recv() => break,
                 () = tokio::time::sleep(watchdog) => tell_systemd(&[NotifyState::Watchdog]),
                 Some(ended) = self.ended.recv() => {
-                    failure = Some(failure_of(ended, false));
+                    // A task may end on the soft stop before this loop has seen it.
+                    if !stop.is_stopping() || ended.outcome.is_err() {
+                        failure = Some(failure_of(ended));
+                    }
                     break;
                 }
             }
@@ -190,7 +192,7 @@ impl Waiting {
         }
         while let Ok(ended) = self.ended.try_recv() {
             if ended.outcome.is_err() {
-                failure.get_or_insert(failure_of(ended, true));
+                failure.get_or_insert(failure_of(ended));
             }
         }
         failure.map_or(Ok(()), Err)
@@ -201,12 +203,10 @@ async fn none_running(lifecycle: &Lifecycle) {
     drop(lifecycle.running.subscribe().wait_for(|count| *count == 0).await);
 }
 
-fn failure_of(ended: Ended, stopping: bool) -> anyhow::Error {
-    let Ended { name, must_stay, outcome } = ended;
+fn failure_of(Ended { name, outcome }: Ended) -> anyhow::Error {
     match outcome {
         Err(error) => error.context(format!("the task {name:?} failed")),
-        Ok(()) if must_stay && !stopping => anyhow::anyhow!("the task {name:?} ended before the stop"),
-        Ok(()) => anyhow::anyhow!("the task {name:?} ended"),
+        Ok(()) => anyhow::anyhow!("the task {name:?} ended before the stop"),
     }
 }
 
