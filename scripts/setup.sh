@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a part of the work needs and the machine lacks: Debian packages, nothing else.
-# Usage: scripts/setup.sh PART...     parts: build database browser monitoring mail misc, or all
+# Usage: scripts/setup.sh PART...     parts: build database browser monitoring mail demo misc, or all
 # A fast no-op when everything is there. Says what it installs; starts and enables no service that it installs.
 # Exit codes: 0 all there, 64 unknown part, 69 something is missing and can't be installed from here.
 set -euo pipefail
@@ -23,12 +23,16 @@ part() {
                 has_chinese_font || want fontconfig fonts-wqy-microhei ;;
     monitoring) [ -x /usr/lib/nagios/plugins/check_dummy ] || want monitoring-plugins-basic ;;
     mail)       [ -x /usr/sbin/postfix ] || want postfix ;;
+    demo)       has python3 || want python3
+                python3 -c "import aiosmtpd" 2>/dev/null || want python3-aiosmtpd
+                has openssl || want openssl
+                has curl || want curl ca-certificates ;;
     misc)       compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || want libfaketime
                 has strace || want strace
                 has openssl || want openssl
                 has curl || want curl ca-certificates ;;
-    all)        for p in build database browser monitoring mail misc; do part "$p"; done ;;
-    *)          say "unknown part \"$1\": expected build, database, browser, monitoring, mail, misc or all" >&2; exit 64 ;;
+    all)        for p in build database browser monitoring mail demo misc; do part "$p"; done ;;
+    *)          say "unknown part \"$1\": expected build, database, browser, monitoring, mail, demo, misc or all" >&2; exit 64 ;;
   esac
 }
 
