@@ -51,8 +51,8 @@ wait_for() { # SECONDS WHAT COMMAND...
     sleep 0.2
   done
 }
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-field() { python3 -c 'import json, sys; value = json.load(sys.stdin)
+free_port() { /usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+field() { /usr/bin/python3 -c 'import json, sys; value = json.load(sys.stdin)
 for key in sys.argv[1].split("."): value = value[int(key) if key.isdigit() else key]
 print(value)' "$1"; }
 
@@ -60,7 +60,7 @@ chapter 1 'The vendor: a mail server and a collector / 供应商一侧'
 agents_port=$(free_port) web_port=${DEMO_WEB_PORT:-$(free_port)} mail_port=$(free_port) shop_port=$(free_port)
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost -addext subjectAltName=DNS:localhost \
   -keyout "$demo/tls/mail.key" -out "$demo/tls/mail.pem" 2>/dev/null
-start mail python3 -m aiosmtpd -n -u -c aiosmtpd.handlers.Mailbox -l "localhost:$mail_port" \
+start mail /usr/bin/python3 -m aiosmtpd -n -u -c aiosmtpd.handlers.Mailbox -l "localhost:$mail_port" \
   --tlscert "$demo/tls/mail.pem" --tlskey "$demo/tls/mail.key" "$demo/mail/box"
 cat >"$demo/collector.toml" <<TOML
 [service]
@@ -101,7 +101,7 @@ chapter 2 'The customer: a business service and an appliance / 客户一侧'
 mkdir -p "$demo/shop"
 echo 'payments are being taken' >"$demo/shop/index.html"
 start_service() {
-  python3 -m http.server --bind 127.0.0.1 --directory "$demo/shop" "$shop_port" >"$demo/logs/service.log" 2>&1 </dev/null &
+  /usr/bin/python3 -m http.server --bind 127.0.0.1 --directory "$demo/shop" "$shop_port" >"$demo/logs/service.log" 2>&1 </dev/null &
   service=$!
 }
 start_service
@@ -147,7 +147,7 @@ wait_for 20 'the mails are accepted' mails
 "${collector[@]}" ticket show "$ticket"
 
 chapter 4 'What went out / 发出的邮件'
-python3 - "$demo/mail/box/new" <<'PYTHON'
+/usr/bin/python3 - "$demo/mail/box/new" <<'PYTHON'
 import email, email.policy, glob, sys
 for number, path in enumerate(sorted(glob.glob(sys.argv[1] + "/*"))):
     with open(path, "rb") as file:
@@ -162,7 +162,7 @@ chapter ★ "The console / 控制台   $dim(story told in $((SECONDS - began)) s
 password=$(field password <"$demo/engineer.json")
 totp_secret=$(field totp_secret <"$demo/engineer.json")
 totp() {
-  python3 -c 'import base64, hmac, struct, sys, time
+  /usr/bin/python3 -c 'import base64, hmac, struct, sys, time
 key = base64.b32decode(sys.argv[1] + "=" * (-len(sys.argv[1]) % 8))
 digest = hmac.digest(key, struct.pack(">Q", int(time.time()) // 30), "sha1")
 at = digest[-1] & 15

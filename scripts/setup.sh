@@ -23,8 +23,8 @@ part() {
                 has_chinese_font || want fontconfig fonts-wqy-microhei ;;
     monitoring) [ -x /usr/lib/nagios/plugins/check_dummy ] || want monitoring-plugins-basic ;;
     mail)       [ -x /usr/sbin/postfix ] || want postfix ;;
-    demo)       has python3 || want python3
-                python3 -c "import aiosmtpd" 2>/dev/null || want python3-aiosmtpd
+    demo)       [ -x /usr/bin/python3 ] || want python3
+                /usr/bin/python3 -c "import aiosmtpd" 2>/dev/null || want python3-aiosmtpd
                 has openssl || want openssl
                 has curl || want curl ca-certificates ;;
     misc)       compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || want libfaketime
