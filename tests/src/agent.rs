@@ -14,8 +14,8 @@ use crate::machine_clock::MachineClock;
 use crate::patience::{A_WHILE, SOON};
 use crate::process::{Daemon, Output, program, run, tied};
 
-/// What every agent of a story has: no probes of this machine, whose load is the tests' own doing.
-const QUIET: &str = "[probes]\nenabled = false\n";
+/// What no agent of a story turns into faults: this machine, whose load is the tests' own doing.
+const MACHINE: &[&str] = &["cpu", "load", "memory", "swap", "pressure", "disk", "disk_io", "network", "temperature", "clock"];
 
 /// An enrolled agent with its own configuration and state.
 #[derive(Debug)]
@@ -56,7 +56,8 @@ impl Agent {
         let agent = Self { daemon: None, clock: None, snapshots: 0, folder };
         std::fs::create_dir(agent.path("agent.d"))?;
         std::fs::write(agent.path("agent.toml"), format!("[agent]\nstate_dir = {:?}\n", agent.state_dir()))?;
-        std::fs::write(agent.path("agent.d/10-quiet.toml"), QUIET)?;
+        let quiet: String = MACHINE.iter().map(|part| format!("[probes.{part}]\nenabled = false\n")).collect();
+        std::fs::write(agent.path("agent.d/10-quiet.toml"), quiet)?;
         agent.configure(services)?;
         Ok(agent)
     }
@@ -190,7 +191,7 @@ impl Agent {
 #[must_use]
 pub fn http_service(name: &str, url: &str) -> String {
     format!(
-        "[[service]]\nname = \"{name}\"\ntitle = \"核心业务 {name}\"\ninterval = \"1s\"\nretries = 2\nretry_after = \"1s\"\n\n\
+        "[[service]]\nname = \"{name}\"\ntitle = \"核心业务 {name}\"\ninterval = \"1s\"\nretry_after = \"200ms\"\nflap_window = \"0s\"\n\n\
          [[service.check]]\nname = \"page\"\nkind = \"http\"\nurl = \"{url}\"\ntimeout = \"5s\"\n\n"
     )
 }

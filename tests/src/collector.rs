@@ -17,6 +17,13 @@ use crate::patience::{A_WHILE, SOON, eventually};
 use crate::postgres::free_port;
 use crate::process::{Daemon, Output, program, run, tied};
 
+/// The customer of every story.
+pub const CUSTOMER: &str = "test-bank";
+/// Its site.
+pub const SITE: &str = "hq";
+/// Its contact's address.
+pub const CONTACT_MAIL: &str = "admin@test.invalid";
+
 /// Where notices go.
 #[derive(Debug, Clone)]
 pub struct MailWay {
@@ -58,10 +65,6 @@ pub struct Collector {
     web_listen: SocketAddr,
     /// The operator that `init` made.
     pub operator: SignIn,
-    /// The customer's id.
-    pub customer: String,
-    /// The site's id.
-    pub site: String,
     database: Database,
     folder: TempDir,
 }
@@ -92,8 +95,6 @@ impl Collector {
             agents_listen,
             web_listen,
             operator: SignIn { username: "operator".into(), password: String::new(), totp_secret: String::new() },
-            customer: String::new(),
-            site: String::new(),
             database: Database::fresh(engine).await?,
             folder,
         };
@@ -123,32 +124,18 @@ impl Collector {
             .good()
             .context("init")?;
         let made: serde_json::Value = serde_json::from_str(&printed.stdout).context("what init printed")?;
-        let field = |name: &str| made[name].as_str().map(str::to_owned).with_context(|| format!("init printed no {name}: {made}"));
+        let field =
+            |name: &str| made[name].as_str().map(str::to_owned).with_context(|| format!("init printed no {name}: {made}"));
         self.operator.password = field("password")?;
         self.operator.totp_secret = field("totp_secret")?;
-        self.customer = self.made(&["customer", "add", "--name", "Test Bank", "--language", "zh"], "customer").await?;
-        let customer = self.customer.clone();
-        self.site = self
-            .made(
-                &["site", "add", "--customer", &customer, "--name", "HQ", "--city", "重庆", "--time-zone", "Asia/Shanghai"],
-                "site",
-            )
-            .await?;
-        let contact = ["contact", "add", "--customer", &customer, "--name", "Wang", "--email", "admin@test.invalid"];
-        self.command(&contact).await?.good().context("contact add")?;
+        for made in [
+            ["customer", "add", CUSTOMER, "--name", "测试银行"].as_slice(),
+            &["site", "add", SITE, "--customer", CUSTOMER, "--name", "HQ", "--city", "重庆", "--time-zone", "Asia/Shanghai"],
+            &["contact", "add", "--customer", CUSTOMER, "--name", "Wang", "--email", CONTACT_MAIL],
+        ] {
+            self.command(made).await?.good().with_context(|| made.join(" "))?;
+        }
         Ok(())
-    }
-
-    /// Runs a command that makes something and gives the id that it printed as JSON under `id`.
-    ///
-    /// # Errors
-    /// When it fails or prints no id.
-    pub async fn made(&self, arguments: &[&str], what: &str) -> Result<String> {
-        let mut all = arguments.to_vec();
-        all.push("--json");
-        let printed = self.command(&all).await?.good().with_context(|| format!("adding a {what}"))?.stdout;
-        let made: serde_json::Value = serde_json::from_str(&printed).with_context(|| format!("adding a {what}: {printed}"))?;
-        Ok(made["id"].as_str().with_context(|| format!("adding a {what} printed no id: {made}"))?.to_owned())
     }
 
     fn settings_table(&self, settings: &Settings) -> Table {
@@ -160,10 +147,8 @@ impl Collector {
             all.insert("database".into(), section(vec![("url", Value::String(url))]));
         }
         let address = format!("https://{}", self.link.address());
-        let agents = vec![
-            ("listen", text(&self.agents_listen.to_string())),
-            ("addresses", Value::Array(vec![Value::String(address)])),
-        ];
+        let agents =
+            vec![("listen", text(&self.agents_listen.to_string())), ("addresses", Value::Array(vec![Value::String(address)]))];
         all.insert("agents".into(), section(agents));
         let web = vec![("listen", text(&self.web_listen.to_string())), ("public_url", Value::String(self.web_url()))];
         all.insert("web".into(), section(web));
@@ -238,7 +223,7 @@ impl Collector {
     /// # Errors
     /// When the command fails.
     pub async fn join_string(&self, arguments: &[&str]) -> Result<JoinString> {
-        let mut all = vec!["join-token", "create", "--customer", &self.customer, "--site", &self.site];
+        let mut all = vec!["join-token", "create", "--customer", CUSTOMER, "--site", SITE];
         all.extend(["--product", "gateway", "--duty", "single"]);
         all.extend(arguments);
         Ok(self.command(&all).await?.good().context("join-token create")?.stdout.trim().parse()?)
