@@ -1,2 +1,4 @@
 //! x
-fn main(){}
+mod atomic_file;
+mod spool;
+fn main() {}
