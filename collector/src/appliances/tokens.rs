@@ -2,13 +2,21 @@
 //! row keeps its hash.
 
 use mainstay_shared::time_source::UnixMs;
+use serde::Serialize;
 use sqlx::Row as _;
 
 use super::join::JoinToken;
+use crate::audit;
 use crate::db::Conn;
 
-/// Adds a token.
-pub(crate) async fn add(tx: &mut Conn, token: &JoinToken) -> Result<(), sqlx::Error> {
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum TokenEvent<'a> {
+    JoinTokenCreated { token_id: &'a str, site_id: &'a str, product: &'a str, duty: &'a str, uses: i64, expires_at: UnixMs },
+}
+
+/// Adds a token and records who made it.
+pub(crate) async fn add(tx: &mut Conn, token: &JoinToken, actor: &str) -> anyhow::Result<()> {
     sqlx::query(
         "INSERT INTO join_tokens (token_id, tenant_id, site_id, product, duty, secret_hash, uses_left, created_at, expires_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -22,9 +30,17 @@ pub(crate) async fn add(tx: &mut Conn, token: &JoinToken) -> Result<(), sqlx::Er
     .bind(token.uses_left)
     .bind(token.created_at.0)
     .bind(token.expires_at.0)
-    .execute(tx)
-    .await
-    .map(drop)
+    .execute(&mut *tx)
+    .await?;
+    let made = TokenEvent::JoinTokenCreated {
+        token_id: &token.token_id,
+        site_id: &token.site_id,
+        product: &token.product,
+        duty: &token.duty,
+        uses: token.uses_left,
+        expires_at: token.expires_at,
+    };
+    audit::append(tx, &token.tenant_id, token.created_at, actor, &format!("join_token:{}", token.token_id), &made).await.map(drop)
 }
 
 /// The token of that public name. It names its tenant itself: whoever joins does not know it.

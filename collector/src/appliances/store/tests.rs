@@ -32,7 +32,7 @@ pub(crate) async fn seed(db: &Db, tenant: &str, uses: i64) -> anyhow::Result<()>
             created_at: UnixMs(1),
             expires_at: UnixMs(i64::MAX),
         };
-        Ok(tokens::add(tx, &token).await?)
+        tokens::add(tx, &token, "staff:test").await
     });
     Ok(())
 }
