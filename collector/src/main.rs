@@ -14,7 +14,12 @@ mod tickets;
 mod clocks;
 mod notices;
 mod flow;
+mod api;
+mod web;
+mod router;
 mod commands;
+
+rust_i18n::i18n!("locales");
 
 fn main() -> std::process::ExitCode {
     // The second installation of a provider is the only way to fail here, and the first is as good.

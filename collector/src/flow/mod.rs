@@ -14,6 +14,7 @@ pub(crate) mod record;
 pub(crate) mod scene;
 pub(crate) mod faults_arrive;
 pub(crate) mod collector_faults;
+pub(crate) mod appliance_acts;
 pub(crate) mod time_passes;
 pub(crate) mod staff_acts;
 pub(crate) mod explain;
