@@ -44,17 +44,13 @@ impl ApiError {
     pub(crate) fn parts(&self) -> (StatusCode, &'static str, String) {
         match self {
             Self::Bad(message) => (StatusCode::BAD_REQUEST, "bad_request", message.clone()),
-            Self::NotSignedIn => (
-                StatusCode::UNAUTHORIZED,
-                "not_signed_in",
-                "expected a valid token: Authorization: Bearer mst_...".to_owned(),
-            ),
+            Self::NotSignedIn => {
+                (StatusCode::UNAUTHORIZED, "not_signed_in", "expected a valid token: Authorization: Bearer mst_...".to_owned())
+            }
             Self::Refused { word, message } => (StatusCode::FORBIDDEN, word, message.clone()),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "there is nothing here for this caller".to_owned()),
             Self::Conflict { word, message } => (StatusCode::CONFLICT, word, message.clone()),
-            Self::TooLarge => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "expected a body of at most 64 KiB".to_owned())
-            }
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "expected a body of at most 64 KiB".to_owned()),
             Self::WrongType(message) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "wrong_type", message.clone()),
             Self::Internal(error) => {
                 tracing::error!(error = format!("{error:#}"), "a request failed");

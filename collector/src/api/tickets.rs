@@ -157,12 +157,7 @@ pub(crate) async fn list(
 }
 
 /// A query's word as what it names, or what would have been accepted.
-fn known<T>(
-    given: Option<&str>,
-    read: impl Fn(&str) -> Option<T>,
-    name: &str,
-    accepted: &str,
-) -> Result<Option<T>, ApiError> {
+fn known<T>(given: Option<&str>, read: impl Fn(&str) -> Option<T>, name: &str, accepted: &str) -> Result<Option<T>, ApiError> {
     let Some(word) = given else { return Ok(None) };
     read(word).map(Some).ok_or_else(|| ApiError::Bad(format!("{name}: expected {accepted}")))
 }
@@ -192,12 +187,7 @@ fn seen(found: Option<Ticket>, principal: &Principal) -> Result<Ticket, ApiError
 }
 
 fn by(principal: &Principal) -> By {
-    By {
-        actor: principal.actor(),
-        staff_id: principal.staff_id.clone(),
-        name: principal.name.clone(),
-        role: principal.role,
-    }
+    By { actor: principal.actor(), staff_id: principal.staff_id.clone(), name: principal.name.clone(), role: principal.role }
 }
 
 /// An act's refusal as an answer.

@@ -175,13 +175,8 @@ mod tests {
     #[test]
     fn only_sign_in_language_health_and_assets_are_open_to_everyone() {
         let open: Vec<_> = ROUTES.iter().filter(|r| r.who == Who::Anyone).map(|r| (r.method, r.path)).collect();
-        let expected = [
-            ("GET", "/healthz"),
-            ("GET", "/assets/{name}"),
-            ("GET", "/sign-in"),
-            ("POST", "/sign-in"),
-            ("POST", "/language"),
-        ];
+        let expected =
+            [("GET", "/healthz"), ("GET", "/assets/{name}"), ("GET", "/sign-in"), ("POST", "/sign-in"), ("POST", "/language")];
         assert_eq!(open, expected);
     }
 }

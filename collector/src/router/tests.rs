@@ -81,7 +81,9 @@ async fn without_credentials_every_route_but_the_public_ones_refuses() {
                 Who::Token(_) => status == StatusCode::UNAUTHORIZED,
                 Who::Metrics => status != StatusCode::OK,
                 Who::Session(_) | Who::HalfSignedIn => {
-                    status == StatusCode::UNAUTHORIZED || to.as_ref().is_some_and(|to| to == "/sign-in") || status == StatusCode::FORBIDDEN
+                    status == StatusCode::UNAUTHORIZED
+                        || to.as_ref().is_some_and(|to| to == "/sign-in")
+                        || status == StatusCode::FORBIDDEN
                 }
             };
             assert!(refused, "{} {} answered {status} to {credentials:?}", route.method, route.path);
@@ -138,7 +140,9 @@ async fn sign_in(app: &Router, world: &World, username: &str) -> String {
     // The half session opens nothing.
     let early = ask(app, request("GET", "/").header("cookie", &half).body(Body::empty()).expect("a request")).await;
     assert_eq!(early.headers().get("location").expect("sent back"), "/sign-in/code");
-    let page = text(ask(app, request("GET", "/sign-in/code").header("cookie", &half).body(Body::empty()).expect("a request")).await).await;
+    let page =
+        text(ask(app, request("GET", "/sign-in/code").header("cookie", &half).body(Body::empty()).expect("a request")).await)
+            .await;
     let body = format!("csrf={}&code={}", csrf_in(&page), code_now(world));
     let answer = ask(app, form("/sign-in/code", &half, &body)).await;
     assert_eq!(answer.headers().get("location").map(|to| to.as_bytes()), Some(b"/".as_slice()), "signed in");
@@ -204,7 +208,10 @@ async fn a_disabled_account_is_out_at_once_everywhere(db: Db) {
     let cookie = "__Host-mainstay-session=m";
     let by_cookie = || request("GET", "/").header("cookie", cookie).body(Body::empty()).expect("a request");
     let by_token = || {
-        request("GET", "/api/v1/tickets").header("authorization", format!("Bearer {token}")).body(Body::empty()).expect("a request")
+        request("GET", "/api/v1/tickets")
+            .header("authorization", format!("Bearer {token}"))
+            .body(Body::empty())
+            .expect("a request")
     };
     assert_eq!(ask(&app, by_cookie()).await.status(), StatusCode::OK);
     assert_eq!(ask(&app, by_token()).await.status(), StatusCode::OK);
@@ -220,9 +227,7 @@ async fn a_disabled_account_is_out_at_once_everywhere(db: Db) {
 }
 
 async fn disable(db: &Db, staff_id: &str) -> anyhow::Result<()> {
-    transact!(*db, Turn::Console, |tx| {
-        Ok(crate::customers::store::disable_staff(tx, staff_id, sample::NOW).await?)
-    });
+    transact!(*db, Turn::Console, |tx| { Ok(crate::customers::store::disable_staff(tx, staff_id, sample::NOW).await?) });
     Ok(())
 }
 

@@ -49,13 +49,7 @@ struct AccountPage {
     secret: Option<String>,
 }
 
-async fn form(
-    world: &World,
-    viewer: &Viewer,
-    principal: &Principal,
-    said: Option<Said>,
-    secret: Option<String>,
-) -> PageResult {
+async fn form(world: &World, viewer: &Viewer, principal: &Principal, said: Option<Said>, secret: Option<String>) -> PageResult {
     let shell = Shell::of(world, viewer, principal, "account", "/account");
     let (w, now) = (shell.w, world.time.now());
     let mut conn = world.db.snapshot().await?;

@@ -14,9 +14,9 @@ use super::clock_view::{self, ClockView};
 use super::shell::{PageResult, Said, Shell, page, said};
 use super::when;
 use crate::api::access::{Principal, Viewer};
+use crate::appliances;
 use crate::clocks::{self, Clock};
 use crate::customers::{Customer, listing, store as people};
-use crate::appliances;
 use crate::db::Conn;
 use crate::flow::World;
 use crate::tickets::store::{self, Counts, Filter};
@@ -172,10 +172,7 @@ impl Names {
 
     /// A site's name and zone; empty and UTC when it has none.
     pub(crate) fn site(&self, tenant_id: &str, site_id: &str) -> (String, String) {
-        self.site
-            .get(&(tenant_id.to_owned(), site_id.to_owned()))
-            .cloned()
-            .unwrap_or_else(|| (String::new(), "UTC".to_owned()))
+        self.site.get(&(tenant_id.to_owned(), site_id.to_owned())).cloned().unwrap_or_else(|| (String::new(), "UTC".to_owned()))
     }
 }
 

@@ -122,8 +122,7 @@ pub(crate) async fn seed(world: &World, hostile: &str) -> anyhow::Result<()> {
 
 async fn people(tx: &mut Conn) -> anyhow::Result<()> {
     for (tenant, name) in [(VENDOR_TENANT, "Vendor"), ("bank", "渝江银行"), ("city", "Riverside City Council")] {
-        let customer =
-            Customer { tenant_id: tenant.into(), name: name.into(), language: Language::Zh, created_at: NOW };
+        let customer = Customer { tenant_id: tenant.into(), name: name.into(), language: Language::Zh, created_at: NOW };
         add_customer(tx, &customer).await?;
         let site = Site {
             tenant_id: tenant.into(),
@@ -292,9 +291,7 @@ async fn ticket(tx: &mut Conn, n: i64, hostile: &str) -> anyhow::Result<()> {
         json!({ "check": "tcp-443", "kind": "tcp", "state": "down", "reason": "refused", "text": format!("connection refused 127.0.0.1:443{hostile}"),
                 "took_ms": 3, "attempt": attempt, "at": opened - 21_000 + after })
     };
-    let member = |id: &str, name: &str, state: &str, silent: bool| {
-        json!({ "appliance_id": id, "appliance_name": format!("{name}{hostile}"), "service": "vpn", "state": state, "silent": silent })
-    };
+    let member = |id: &str, name: &str, state: &str, silent: bool| json!({ "appliance_id": id, "appliance_name": format!("{name}{hostile}"), "service": "vpn", "state": state, "silent": silent });
     let grounds = match n {
         1 => json!({ "about": "service", "appliance_id": appliance, "service": "vpn", "found": "down",
             "seen": { "checks": [check(1, 0), check(2, 10_000), check(3, 20_000)], "last_known": "up", "lasted_ms": 20_000 },
@@ -328,7 +325,16 @@ async fn ticket(tx: &mut Conn, n: i64, hostile: &str) -> anyhow::Result<()> {
     .bind((n == 4).then_some(opened + 90 * MIN))
     .execute(&mut *tx)
     .await?;
-    let (clock, due) = (if answered.is_some() { "met" } else if age > 30 * MIN { "missed" } else { "running" }, opened + 30 * MIN);
+    let (clock, due) = (
+        if answered.is_some() {
+            "met"
+        } else if age > 30 * MIN {
+            "missed"
+        } else {
+            "running"
+        },
+        opened + 30 * MIN,
+    );
     sqlx::query(
         "INSERT INTO clocks (tenant_id, ticket_id, clock_no, kind, policy_version, state, started_at, warn_at, due_at, stopped_at)
          VALUES ($1, $2, 1, 'response', 1, $3, $4, $5, $6, $7)",
@@ -371,8 +377,16 @@ async fn story(
     hostile: &str,
 ) -> anyhow::Result<()> {
     let mut events = vec![
-        (0, "system", json!({ "type": "opened", "impact": impact, "presumed": n == 1, "reason": reason, "summary": format!("connection refused{hostile}"), "already_recovered": false })),
-        (0, "system", json!({ "type": "clock_started", "clock_no": 1, "kind": "response", "policy_version": 1, "warn_at": opened + 20 * MIN, "due_at": due })),
+        (
+            0,
+            "system",
+            json!({ "type": "opened", "impact": impact, "presumed": n == 1, "reason": reason, "summary": format!("connection refused{hostile}"), "already_recovered": false }),
+        ),
+        (
+            0,
+            "system",
+            json!({ "type": "clock_started", "clock_no": 1, "kind": "response", "policy_version": 1, "warn_at": opened + 20 * MIN, "due_at": due }),
+        ),
         (4_000, "system", json!({ "type": "notice_sent", "kind": "opened", "recipient": format!("zhao@bank.example{hostile}") })),
     ];
     if n == 3 {
@@ -381,12 +395,18 @@ async fn story(
     if let Some(at) = answered {
         events.push((5 * MIN, "staff:li", json!({ "type": "taken", "staff_id": "li", "name": "李伟" })));
         events.push((at - opened, "staff:li", json!({ "type": "responded", "staff_id": "li", "name": "李伟", "way": "phone", "note": format!("已电话联系赵敏。{hostile}") })));
-        events.push((at - opened, "system", json!({ "type": "clock_stopped", "clock_no": 1, "kind": "response", "in_time": true, "took_ms": at - opened })));
+        events.push((
+            at - opened,
+            "system",
+            json!({ "type": "clock_stopped", "clock_no": 1, "kind": "response", "in_time": true, "took_ms": at - opened }),
+        ));
     }
     for (after, actor, body) in events {
         audit::append(tx, tenant, UnixMs(opened + after), actor, &subject(id), &body).await?;
     }
-    for (k, state, recipient) in [(1, "sent", "zhao@bank.example"), (2, "refused", "old@bank.example"), (3, "waiting", "li@vendor.example")] {
+    for (k, state, recipient) in
+        [(1, "sent", "zhao@bank.example"), (2, "refused", "old@bank.example"), (3, "waiting", "li@vendor.example")]
+    {
         sqlx::query(
             "INSERT INTO outbox (tenant_id, notice_id, subject_id, kind, channel, recipient, message_id, title, body, in_reply_to, state, tries,
                last_error, created_at, next_try_at, sent_at) VALUES ($1, $2, $3, 'opened', 'mail', $4, $2, '', '', '', $5, 1, $6, $7, NULL, $8)",

@@ -113,7 +113,13 @@ pub(crate) async fn show(
         grounds: grounds_view::view(w, &ticket.grounds, &zone),
         episodes: episodes.iter().map(|episode| episode_row(w, episode, &zone, &names, now)).collect(),
         story: story_view::lines(w, &timeline, &zone, &names.staff),
-        notices: notices.into_iter().map(|n| { let at = n.sent_at.map(|at| when::moment(at, &zone)); (n, at.unwrap_or_default()) }).collect(),
+        notices: notices
+            .into_iter()
+            .map(|n| {
+                let at = n.sent_at.map(|at| when::moment(at, &zone));
+                (n, at.unwrap_or_default())
+            })
+            .collect(),
         works: principal.role.works_on_tickets(),
         lowers: principal.role.lowers_impact(),
         closed: ticket.state == TicketState::Closed,
@@ -182,12 +188,7 @@ impl ActForm {
 
 /// Who acts, for the stories.
 pub(crate) fn by(principal: &Principal) -> By {
-    By {
-        actor: principal.actor(),
-        staff_id: principal.staff_id.clone(),
-        name: principal.name.clone(),
-        role: principal.role,
-    }
+    By { actor: principal.actor(), staff_id: principal.staff_id.clone(), name: principal.name.clone(), role: principal.role }
 }
 
 /// `POST /tickets/{ticket}/acts`.

@@ -52,8 +52,8 @@ pub(crate) fn judge_session(session: &Session, now: UnixMs) -> SessionVerdict {
 /// How long an account rests after its `failed_count`-th wrong guess in a row: nothing for the first four, then 30 s, doubling to
 /// 15 minutes.
 pub(crate) fn rest_after(failed_count: i64) -> Option<Duration> {
-    let over = u32::try_from(failed_count - FREE_GUESSES).ok().filter(|over| *over > 0)?;
-    Some((Duration::from_secs(30) * 2_u32.pow((over - 1).min(10))).min(LONGEST_REST))
+    let over = u32::try_from((failed_count - FREE_GUESSES).min(10)).ok().filter(|over| *over > 0)?;
+    Some((Duration::from_secs(30) * 2_u32.pow(over - 1)).min(LONGEST_REST))
 }
 
 /// Whether `maker` may hand `wanted` to a token: its rights must be a subset of the maker's (R9).

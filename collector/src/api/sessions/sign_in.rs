@@ -21,8 +21,7 @@ use crate::flow::World;
 /// Hashing takes 19 MiB and a core: more than two at once would let strangers starve intake.
 static HASHING: Semaphore = Semaphore::const_new(2);
 /// What an unknown user's password is compared with, so that the answer takes as long as for a known one.
-static NOBODY: LazyLock<String> =
-    LazyLock::new(|| credentials::hash_password("nobody").unwrap_or_default());
+static NOBODY: LazyLock<String> = LazyLock::new(|| credentials::hash_password("nobody").unwrap_or_default());
 
 /// The longest user name and password looked at.
 const MAX_CHARS: usize = 256;
