@@ -4,6 +4,7 @@
 
 mod customers;
 mod config;
+mod lifecycle;
 mod db;
 mod audit;
 mod appliances;
@@ -13,5 +14,12 @@ mod tickets;
 mod clocks;
 mod notices;
 mod flow;
+mod agent_api;
+mod server;
+mod commands;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    // The second installation of a provider is the only way to fail here, and the first is as good.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    commands::run(std::env::args_os())
+}

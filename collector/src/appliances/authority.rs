@@ -41,9 +41,6 @@ const ISSUING: &str = "issuing-ca.pem";
 const ISSUING_KEY: &str = "issuing-ca.key";
 const RECEIPT_KEY: &str = "receipt.key";
 
-/// PEM of the root CA's private key: to be encrypted and carried away, never kept beside the collector.
-pub(crate) struct RootKeyPem(pub(crate) String);
-
 /// The loaded keys of a serving collector.
 pub(crate) struct Authority {
     root: CertificateDer<'static>,
@@ -106,11 +103,12 @@ impl GoodRequest {
     }
 }
 
-/// Makes root, issuing CA and receipt key in `dir`, which must not hold any yet. The root's key is only returned.
+/// Makes root, issuing CA and receipt key in `dir`, which must not hold any yet. Returned is the PEM of the root's private key, to
+/// be encrypted and carried away: it is never kept beside the collector.
 ///
 /// # Errors
 /// If a key file is there already, or can't be written.
-pub(crate) fn create(dir: &Path, rng: &dyn SecureRandom, now: UnixMs) -> anyhow::Result<RootKeyPem> {
+pub(crate) fn create(dir: &Path, rng: &dyn SecureRandom, now: UnixMs) -> anyhow::Result<String> {
     let root_key = KeyPair::generate().context("making the root key")?;
     let root_params = ca_params("Mainstay Root CA", rng, now, ROOT_LIFE, 1)?;
     let root = root_params.self_signed(&root_key).context("signing the root certificate")?;
@@ -127,7 +125,16 @@ pub(crate) fn create(dir: &Path, rng: &dyn SecureRandom, now: UnixMs) -> anyhow:
     fs::File::open(dir)
         .and_then(|dir| dir.sync_all())
         .with_context(|| format!("{}: making the new files durable", dir.display()))?;
-    Ok(RootKeyPem(root_key.serialize_pem()))
+    Ok(root_key.serialize_pem())
+}
+
+/// Hex SHA-256 of the root certificate in `dir`: the pin of join strings.
+///
+/// # Errors
+/// If the file is missing or damaged.
+pub(crate) fn ca_pin(dir: &Path) -> anyhow::Result<String> {
+    let path = dir.join(ROOT);
+    Ok(fingerprint(&certificate(&path, &read(&path)?)?))
 }
 
 impl Authority {
@@ -156,11 +163,6 @@ impl Authority {
         Ok(Self { root, roots_pem, issuing, issuing_pem, issuer, issuing_not_after, receipt })
     }
 
-    /// Hex SHA-256 of the root certificate: the pin of join strings.
-    pub(crate) fn pin(&self) -> String {
-        fingerprint(&self.root)
-    }
-
     /// The roots that agents trust: the present one and, when announced, the next.
     pub(crate) fn roots_pem(&self) -> &str {
         &self.roots_pem
@@ -187,7 +189,7 @@ impl Authority {
     /// If signing fails, which only a damaged issuing key does.
     pub(crate) fn sign_appliance(
         &self,
-        request: &mut GoodRequest,
+        request: &GoodRequest,
         appliance: &ApplianceId,
         rng: &dyn SecureRandom,
         now: UnixMs,
@@ -198,8 +200,7 @@ impl Authority {
         params.subject_alt_names = vec![SanType::URI(urn.try_into().context("the appliance's name")?)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        request.request.params = params;
-        let certificate = request.request.signed_by(&self.issuer).context("signing the appliance's certificate")?;
+        let certificate = params.signed_by(&request.request.public_key, &self.issuer).context("signing the appliance's certificate")?;
         Ok(self.issued(&certificate, not_after_at))
     }
 
@@ -332,7 +333,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let rng = SystemRandom::new();
         let now = UnixMs(1_800_000_000_000);
-        assert!(create(dir.path(), &rng, now).expect("creates").0.contains("PRIVATE KEY"));
+        assert!(create(dir.path(), &rng, now).expect("creates").contains("PRIVATE KEY"));
         assert!(create(dir.path(), &rng, now).is_err(), "a second init must not overwrite keys");
         let authority = Authority::load(dir.path()).expect("loads");
         let key = KeyPair::generate().expect("key");
@@ -340,9 +341,9 @@ mod tests {
         wish.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         wish.distinguished_name.push(DnType::CommonName, "evil");
         let csr = wish.serialize_request(&key).expect("csr").pem().expect("pem");
-        let mut request = GoodRequest::read(&csr).expect("good");
+        let request = GoodRequest::read(&csr).expect("good");
         let id = ApplianceId::random(&rng);
-        let issued = authority.sign_appliance(&mut request, &id, &rng, now).expect("signs");
+        let issued = authority.sign_appliance(&request, &id, &rng, now).expect("signs");
         let der = CertificateDer::from_pem_slice(issued.leaf_pem.as_bytes()).expect("pem");
         let (_, leaf) = x509_parser::parse_x509_certificate(&der).expect("parses");
         assert_eq!(leaf.subject().to_string(), format!("CN={id}"));

@@ -12,6 +12,14 @@ use crate::db::Db;
 
 pub(crate) mod faults_arrive;
 pub(crate) mod collector_faults;
+pub(crate) mod report_arrives;
+pub(crate) mod heartbeat_arrives;
+pub(crate) mod intake_worker;
+pub(crate) mod appliance_enrols;
+pub(crate) mod certificate_renews;
+pub(crate) mod appliance_acts;
+pub(crate) mod directives_wait;
+pub(crate) mod changes;
 pub(crate) mod time_passes;
 pub(crate) mod staff_acts;
 pub(crate) mod explain;
