@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a part of the work needs and the machine lacks: Debian packages, nothing else.
-# Usage: scripts/setup.sh PART...     parts: build database browser monitoring mail misc, or all
+# Usage: scripts/setup.sh PART...     parts: build database browser monitoring mail misc demo, or all
 # A fast no-op when everything is there. Says what it installs; starts and enables no service that it installs.
 # Exit codes: 0 all there, 64 unknown part, 69 something is missing and can't be installed from here.
 set -euo pipefail
@@ -22,13 +22,15 @@ part() {
                 has chromedriver || want chromium-driver
                 has_chinese_font || want fontconfig fonts-wqy-microhei ;;
     monitoring) [ -x /usr/lib/nagios/plugins/check_dummy ] || want monitoring-plugins-basic ;;
-    mail)       [ -x /usr/sbin/postfix ] || want postfix ;;
+    mail)       [ -x /usr/sbin/postfix ] || want postfix
+                has openssl || want openssl ;;
     misc)       compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || want libfaketime
                 has strace || want strace
-                has openssl || want openssl
-                has curl || want curl ca-certificates ;;
-    all)        for p in build database browser monitoring mail misc; do part "$p"; done ;;
-    *)          say "unknown part \"$1\": expected build, database, browser, monitoring, mail, misc or all" >&2; exit 64 ;;
+                has openssl || want openssl ;;
+    demo)       has python3 || want python3
+                has curl || want curl ;;
+    all)        for p in build database browser monitoring mail misc demo; do part "$p"; done ;;
+    *)          say "unknown part \"$1\": expected build, database, browser, monitoring, mail, misc, demo or all" >&2; exit 64 ;;
   esac
 }
 
@@ -80,9 +82,11 @@ before=$(packages)
 case " ${missing[*]} " in
   *' postfix '*) has debconf-set-selections && echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections ;;
 esac
-apt-get -qq update || say 'apt-get update failed; trying with the lists that are there'
-if ! apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null; then
-  say "apt-get could not install: ${missing[*]}" >&2
+log=$(cd "$(dirname "$0")/.." && mkdir -p target && pwd)/target/setup.log
+apt-get -qq update >"$log" 2>&1 || say 'apt-get update failed; trying with the lists that are there'
+if ! apt-get -qq install -y --no-install-recommends "${missing[@]}" >>"$log" 2>&1 </dev/null; then
+  say "apt-get could not install: ${missing[*]}; the end of $log:" >&2
+  tail -n 15 "$log" >&2
   exit 69
 fi
 mapfile -t added < <(comm -13 <(printf '%s\n' "$before") <(packages))
