@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a part of the work needs and the machine lacks: Debian packages, nothing else.
-# Usage: scripts/setup.sh PART...     parts: build database browser monitoring mail misc demo, or all
+# Usage: scripts/setup.sh PART...     parts: build database browser monitoring mail demo misc, or all
 # A fast no-op when everything is there. Says what it installs; starts and enables no service that it installs.
 # Exit codes: 0 all there, 64 unknown part, 69 something is missing and can't be installed from here.
 set -euo pipefail
@@ -24,13 +24,16 @@ part() {
     monitoring) [ -x /usr/lib/nagios/plugins/check_dummy ] || want monitoring-plugins-basic ;;
     mail)       [ -x /usr/sbin/postfix ] || want postfix
                 has openssl || want openssl ;;
+    demo)       [ -x /usr/bin/python3 ] || want python3
+                /usr/bin/python3 -c "import aiosmtpd" 2>/dev/null || want python3-aiosmtpd
+                has openssl || want openssl
+                has curl || want curl ca-certificates ;;
     misc)       compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || want libfaketime
                 has strace || want strace
-                has openssl || want openssl ;;
-    demo)       has python3 || want python3
-                has curl || want curl ;;
-    all)        for p in build database browser monitoring mail misc demo; do part "$p"; done ;;
-    *)          say "unknown part \"$1\": expected build, database, browser, monitoring, mail, misc, demo or all" >&2; exit 64 ;;
+                has openssl || want openssl
+                has curl || want curl ca-certificates ;;
+    all)        for p in build database browser monitoring mail demo misc; do part "$p"; done ;;
+    *)          say "unknown part \"$1\": expected build, database, browser, monitoring, mail, demo, misc or all" >&2; exit 64 ;;
   esac
 }
 

@@ -4,11 +4,19 @@
 
 mod customers;
 mod config;
+mod lifecycle;
 mod db;
 mod audit;
 mod appliances;
+mod faults;
 mod tickets;
+mod clocks;
 mod notices;
 mod flow;
+mod commands;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    // The second installation of a provider is the only way to fail here, and the first is as good.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    commands::run(std::env::args_os())
+}

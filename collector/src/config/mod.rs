@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use crate::customers::Language;
 
+mod file;
+
+pub(crate) use file::{BadConfig, DEFAULT_PATH, duration, load};
+
 /// The checked settings.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {

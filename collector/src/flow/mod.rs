@@ -10,6 +10,12 @@ use tokio::sync::{Notify, watch};
 use crate::config::Config;
 use crate::db::Db;
 
+pub(crate) mod faults_arrive;
+pub(crate) mod collector_faults;
+pub(crate) mod time_passes;
+pub(crate) mod staff_acts;
+pub(crate) mod explain;
+
 /// What every story needs; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct World {
