@@ -10,6 +10,8 @@ use tokio::sync::{Notify, watch};
 use crate::config::Config;
 use crate::db::Db;
 
+pub(crate) mod record;
+pub(crate) mod scene;
 pub(crate) mod faults_arrive;
 pub(crate) mod collector_faults;
 pub(crate) mod time_passes;
