@@ -10,6 +10,10 @@ use tokio::sync::{Notify, watch};
 use crate::config::Config;
 use crate::db::Db;
 
+pub(crate) mod daily_mail;
+pub(crate) mod notices_go_out;
+pub(crate) mod outside_watch;
+
 /// What every story needs; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct World {
