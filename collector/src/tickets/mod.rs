@@ -5,6 +5,10 @@ use mainstay_shared::severity::{Attribution, BusinessImpact, Severity};
 use mainstay_shared::time_source::UnixMs;
 use serde::{Deserialize, Serialize};
 
+pub(crate) mod severity;
+pub(crate) mod acts;
+pub(crate) mod store;
+
 /// Where a ticket stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
