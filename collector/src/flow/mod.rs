@@ -17,6 +17,9 @@ pub(crate) mod collector_faults;
 pub(crate) mod time_passes;
 pub(crate) mod staff_acts;
 pub(crate) mod explain;
+pub(crate) mod daily_mail;
+pub(crate) mod notices_go_out;
+pub(crate) mod outside_watch;
 
 /// What every story needs; cheap to clone.
 #[derive(Clone)]
