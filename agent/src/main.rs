@@ -2,6 +2,7 @@
 //!
 //! The module list is the import order: a module names only what stands above it.
 mod config;
+mod atomic_file;
 mod probes;
 mod checks;
 mod faults;

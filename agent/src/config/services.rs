@@ -214,8 +214,8 @@ fn http(section: &mut Section<'_>) -> Option<HttpCheck> {
     let methods = |method: &String| method == "GET" || method == "HEAD";
     let head = section.get_where("method", "\"GET\" or \"HEAD\"", methods).is_some_and(|method| method == "HEAD");
     let expect_status = section.get_or("expect_status", Statuses::success());
-    let expect_body = section.get_where("expect_body", "a text that is not empty", is_filled);
-    let ca_file = section.get_where("ca_file", "a full path", is_full_path).map(PathBuf::from);
+    let expect_body = section.get_where("expect_body", "a text that is not empty", |text: &String| is_filled(text));
+    let ca_file = section.get_where("ca_file", "a full path", |path: &String| is_full_path(path)).map(PathBuf::from);
     let slower_than = section.get("slower_than");
     let cert_warn_days = section.get_or("cert_warn_days", 14);
     Some(HttpCheck { url: url?, head, expect_status, expect_body, ca_file, slower_than, cert_warn_days })
@@ -223,15 +223,15 @@ fn http(section: &mut Section<'_>) -> Option<HttpCheck> {
 
 fn tcp(section: &mut Section<'_>) -> Option<TcpCheck> {
     let address = section.need("address", "HOST:PORT such as \"127.0.0.1:5432\"", is_address);
-    let send = section.get_where("send", "a text that is not empty", is_filled);
-    let expect = section.get_where("expect", "a text that is not empty", is_filled);
+    let send = section.get_where("send", "a text that is not empty", |text: &String| is_filled(text));
+    let expect = section.get_where("expect", "a text that is not empty", |text: &String| is_filled(text));
     Some(TcpCheck { address: address?, send, expect })
 }
 
 fn process(section: &mut Section<'_>) -> Option<ProcessCheck> {
     let process =
         section.get_where("process", "a program's name without its path", |name: &String| is_filled(name) && !name.contains('/'));
-    let cmdline = section.get_where("cmdline", "a text that is not empty", is_filled);
+    let cmdline = section.get_where("cmdline", "a text that is not empty", |text: &String| is_filled(text));
     let min_count = section.get_where("min_count", "a whole number, 1 or more", |n: &u32| *n >= 1).unwrap_or(1);
     if process.is_none() && cmdline.is_none() {
         section.refuse("process", None, "is missing: expected process, cmdline, or both".to_owned());
@@ -254,11 +254,11 @@ fn within(
     section.get_where(key, &expected, |duration| range.contains(duration)).unwrap_or(default)
 }
 
-fn is_filled(text: &String) -> bool {
+fn is_filled(text: &str) -> bool {
     !text.is_empty()
 }
 
-fn is_full_path(text: &String) -> bool {
+fn is_full_path(text: &str) -> bool {
     text.starts_with('/')
 }
 
@@ -267,7 +267,7 @@ fn is_unit_name(name: &String) -> bool {
 }
 
 fn is_command(argv: &Vec<String>) -> bool {
-    argv.first().is_some_and(is_full_path) && argv.iter().all(|word| !word.contains('\0'))
+    argv.first().is_some_and(|program| is_full_path(program)) && argv.iter().all(|word| !word.contains('\0'))
 }
 
 fn is_web_address(url: &String) -> bool {

@@ -198,7 +198,13 @@ impl Story {
                     self.detector.confirm(self.now(), &change, id);
                 }
                 Err(error) => {
-                    tracing::error!(%error, component = change.key.component, code = change.key.code, "a fault could not be spooled; it is tried again");
+                    let error = format!("{:#}", anyhow::Error::new(error));
+                    tracing::error!(
+                        error,
+                        component = change.key.component,
+                        code = change.key.code,
+                        "a fault could not be spooled; it is tried again"
+                    );
                     return false;
                 }
             }
@@ -210,7 +216,8 @@ impl Story {
         self.fold_began = self.watch.time.monotonic();
         let Some(samples) = self.fold.take(self.watch.time.now()) else { return };
         if let Err(error) = self.watch.spool.push(Payload::Samples(samples)).await {
-            tracing::warn!(%error, "five minutes of samples could not be spooled and are lost");
+            let error = format!("{:#}", anyhow::Error::new(error));
+            tracing::warn!(error, "five minutes of samples could not be spooled and are lost");
         }
     }
 }
