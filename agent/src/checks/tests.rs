@@ -277,6 +277,26 @@ async fn at_its_limit_a_plugin_is_killed_with_all_that_it_started() {
 }
 
 #[tokio::test]
+async fn a_plugin_that_nobody_waits_for_any_more_is_killed_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let pids = dir.path().join("pids");
+    let text = format!("sleep 600 & echo $! > {0}.new; echo $$ >> {0}.new; mv {0}.new {0}; sleep 600", pids.display());
+    let asking = ask(CheckKind::Plugin(script(dir.path(), "fork", &text)));
+    let written = async {
+        while !pids.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        result = asking => panic!("it ended by itself: {result:?}"),
+        () = written => {}
+    }
+    for pid in fs::read_to_string(&pids).expect("the pids").lines() {
+        dies(pid).await;
+    }
+}
+
+#[tokio::test]
 async fn a_child_that_holds_the_output_does_not_hold_up_the_check() {
     let dir = tempfile::tempdir().expect("a folder");
     let pids = dir.path().join("pids").display().to_string();

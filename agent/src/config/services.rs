@@ -145,7 +145,10 @@ fn label(path: &str, table: &Table, index: usize) -> String {
 
 fn read_one(label: &str, file: &str, table: Table, findings: &Findings) -> Option<Service> {
     let mut section = Section::whole(label.to_owned(), file.to_owned(), table, findings);
-    let name = need_name(&mut section);
+    // `service:NAME` is a component, and that is a name too.
+    let name = section.need("name", "a name of 1 to 120 characters", |name: &String| {
+        is_good_name(&format!("service:{name}")) && !name.is_empty()
+    });
     let title = section.get_or("title", String::new());
     let interval =
         within(&mut section, "interval", Duration::from_secs(60), Duration::from_secs(1)..=Duration::from_secs(86_400));
@@ -192,7 +195,7 @@ fn read_checks(section: &mut Section<'_>, label: &str, file: &str, findings: &Fi
 
 fn read_check(section: &mut Section<'_>) -> Option<Check> {
     const KINDS: &str = "\"http\", \"tcp\", \"process\", \"unit\" or \"plugin\"";
-    let name = need_name(section);
+    let name = section.need("name", "a name of 1 to 128 characters", |name: &String| is_good_name(name));
     let timeout = within(section, "timeout", Duration::from_secs(10), Duration::from_millis(100)..=Duration::from_secs(300));
     let is_kind = |kind: &String| ["http", "tcp", "process", "unit", "plugin"].contains(&kind.as_str());
     let kind = match section.need("kind", KINDS, is_kind)?.as_str() {
@@ -238,10 +241,6 @@ fn process(section: &mut Section<'_>) -> Option<ProcessCheck> {
         return None;
     }
     Some(ProcessCheck { process, cmdline, min_count })
-}
-
-fn need_name(section: &mut Section<'_>) -> Option<String> {
-    section.need("name", "a name of 1 to 128 characters", |name: &String| is_good_name(name))
 }
 
 fn within(

@@ -171,6 +171,28 @@ fn the_examples_of_the_reference_are_good() {
     }
 }
 
+#[test]
+fn the_reference_tells_of_every_key() {
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/agent-configuration.md");
+    let reference = fs::read_to_string(reference).expect("the reference");
+    let sections = ["agent", "collector", "proxy", "spool", "uplink", "probes", "probes.disk", "probes.network", "probes.cpu"];
+    let mut texts: Vec<String> = sections.iter().map(|section| format!("[{section}]\nzz = 1\n")).collect();
+    let kinds = ["http", "tcp", "process", "unit", "plugin"];
+    texts.extend(kinds.map(|kind| {
+        let needed = "url = \"http://x\"\naddress = \"a:1\"\nprocess = \"a\"\nunit = \"a\"\ncommand = [\"/a\"]\n";
+        format!("[[service]]\nname = \"s\"\nzz = 1\n[[service.check]]\nname = \"c\"\nkind = \"{kind}\"\n{needed}")
+    }));
+    for text in texts {
+        let error = load(&[("agent.toml", &text)]).expect_err("an unknown key");
+        let lists: Vec<&str> =
+            error.lines().filter_map(|line| line.split_once("accepted here: ")).map(|(_, keys)| keys).collect();
+        assert!(!lists.is_empty(), "{error}");
+        for key in lists.iter().flat_map(|keys| keys.split(", ")) {
+            assert!(reference.contains(&format!("`{key}`")) || reference.contains(&format!(".{key}`")), "{key} of\n{text}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(text in "\\PC{0,200}") {
