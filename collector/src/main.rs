@@ -2,10 +2,10 @@
 //! only what stands above it.
 #![recursion_limit = "256"]
 
+mod db;
 mod customers;
 mod config;
 mod lifecycle;
-mod db;
 mod audit;
 mod appliances;
 mod intake;

@@ -30,7 +30,7 @@ impl Cache {
             return Ok(Some(identity.clone()));
         }
         let mut conn = world.db.read().await?;
-        let found = certificates::identity_of(&mut conn, fingerprint).await?;
+        let found = certificates::identity_of(&mut conn, fingerprint, world.time.now()).await?;
         let mut table = self.table();
         match &found {
             Some(identity) => {

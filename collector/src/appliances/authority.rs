@@ -41,6 +41,9 @@ const ISSUING: &str = "issuing-ca.pem";
 const ISSUING_KEY: &str = "issuing-ca.key";
 const RECEIPT_KEY: &str = "receipt.key";
 
+/// PEM of the root CA's private key: to be encrypted and carried away, never kept beside the collector.
+pub(crate) struct RootKeyPem(pub(crate) String);
+
 /// The loaded keys of a serving collector.
 pub(crate) struct Authority {
     root: CertificateDer<'static>,
@@ -108,7 +111,7 @@ impl GoodRequest {
 ///
 /// # Errors
 /// If a key file is there already, or can't be written.
-pub(crate) fn create(dir: &Path, rng: &dyn SecureRandom, now: UnixMs) -> anyhow::Result<String> {
+pub(crate) fn create(dir: &Path, rng: &dyn SecureRandom, now: UnixMs) -> anyhow::Result<RootKeyPem> {
     let root_key = KeyPair::generate().context("making the root key")?;
     let root_params = ca_params("Mainstay Root CA", rng, now, ROOT_LIFE, 1)?;
     let root = root_params.self_signed(&root_key).context("signing the root certificate")?;
@@ -125,16 +128,7 @@ pub(crate) fn create(dir: &Path, rng: &dyn SecureRandom, now: UnixMs) -> anyhow:
     fs::File::open(dir)
         .and_then(|dir| dir.sync_all())
         .with_context(|| format!("{}: making the new files durable", dir.display()))?;
-    Ok(root_key.serialize_pem())
-}
-
-/// Hex SHA-256 of the root certificate in `dir`: the pin of join strings.
-///
-/// # Errors
-/// If the file is missing or damaged.
-pub(crate) fn ca_pin(dir: &Path) -> anyhow::Result<String> {
-    let path = dir.join(ROOT);
-    Ok(fingerprint(&certificate(&path, &read(&path)?)?))
+    Ok(RootKeyPem(root_key.serialize_pem()))
 }
 
 impl Authority {
@@ -161,6 +155,11 @@ impl Authority {
             .and_then(|pkcs8| Ed25519KeyPair::from_pkcs8(&pkcs8).ok())
             .ok_or_else(|| damaged(&receipt_path, "hex of an Ed25519 key in PKCS#8"))?;
         Ok(Self { root, roots_pem, issuing, issuing_pem, issuer, issuing_not_after, receipt })
+    }
+
+    /// Hex SHA-256 of the root certificate: the pin of join strings.
+    pub(crate) fn pin(&self) -> String {
+        fingerprint(&self.root)
     }
 
     /// The roots that agents trust: the present one and, when announced, the next.
@@ -333,7 +332,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let rng = SystemRandom::new();
         let now = UnixMs(1_800_000_000_000);
-        assert!(create(dir.path(), &rng, now).expect("creates").contains("PRIVATE KEY"));
+        assert!(create(dir.path(), &rng, now).expect("creates").0.contains("PRIVATE KEY"));
         assert!(create(dir.path(), &rng, now).is_err(), "a second init must not overwrite keys");
         let authority = Authority::load(dir.path()).expect("loads");
         let key = KeyPair::generate().expect("key");

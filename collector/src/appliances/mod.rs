@@ -1,6 +1,6 @@
 //! Appliances: who they are (enrolment, certificates), how they are reached (links, nonces, directives), whether they are held.
 //!
-//! Passive: types, pure rules (`join`, `clone`), keys (`authority`) and SQL (`store`, `certificates`, `join_tokens`, `links`, `directives`).
+//! Passive: types, pure rules (`join`, `clone`), keys (`authority`) and SQL (`store`, `certificates`, `tokens`, `links`, `directives`).
 //! An appliance's identity is its verified certificate, only (R13). Nothing here opens tickets or answers requests.
 
 use mainstay_shared::ids::ApplianceId;
@@ -12,9 +12,10 @@ pub(crate) mod join;
 pub(crate) mod clone;
 pub(crate) mod store;
 pub(crate) mod certificates;
-pub(crate) mod join_tokens;
+pub(crate) mod tokens;
 pub(crate) mod links;
 pub(crate) mod directives;
+pub(crate) mod listing;
 
 /// Who a verified certificate is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -75,7 +75,7 @@ pub(crate) async fn run(room: &Room, init: Init) -> anyhow::Result<()> {
     let now = room.time.now();
     secret_input::private_directory(&keys_dir)?;
     let root_key_pem = authority::create(&keys_dir, &room.rng, now)?;
-    let sealed = age::encrypt(&recipient(passphrase), root_key_pem.as_bytes())?;
+    let sealed = age::encrypt(&recipient(passphrase), root_key_pem.0.as_bytes())?;
     secret_input::write_private_file(&init.root_key_out, &sealed)?;
     let operator = Staff {
         staff_id: random_hex_128(&room.rng),

@@ -10,7 +10,9 @@ use mainstay_shared::ids::random_hex_128;
 
 use super::exit::{Exit, Failure};
 use super::{Room, local_actor, say};
-use crate::appliances::{authority, join_tokens};
+use crate::appliances::authority::Authority;
+use crate::appliances::join::{JoinToken, secret_hash};
+use crate::appliances::tokens;
 use crate::config;
 use crate::customers::store;
 use crate::db::{Turn, transact};
@@ -66,9 +68,9 @@ pub(crate) async fn run(room: &Room, command: JoinTokenCommand) -> anyhow::Resul
         return Err(Failure::new(Exit::Config, "--uses 0: expected 1 or more"));
     }
     let (db, now) = (room.db().await?, room.time.now());
-    let ca_pin = authority::ca_pin(&room.config.data_dir.join("keys"))?;
+    let ca_pin = Authority::load(&room.config.data_dir.join("keys"))?.pin();
     let secret = random_hex_128(&room.rng);
-    let token = join_tokens::NewToken {
+    let token = JoinToken {
         token_id: random_hex_128(&room.rng),
         tenant_id: create.customer,
         site_id: create.site,
@@ -79,7 +81,9 @@ pub(crate) async fn run(room: &Room, command: JoinTokenCommand) -> anyhow::Resul
             Duty::Single => "single",
         }
         .to_owned(),
-        uses: i64::from(create.uses),
+        secret_hash: secret_hash(&secret),
+        uses_left: i64::from(create.uses),
+        created_at: now,
         expires_at: now.plus(create.lifetime),
     };
     transact!(db, Turn::Console, |tx| {
@@ -89,7 +93,7 @@ pub(crate) async fn run(room: &Room, command: JoinTokenCommand) -> anyhow::Resul
                 format!("customer {:?}, site {:?}: expected a site of `site list --customer ID`", token.tenant_id, token.site_id),
             )
         })?;
-        join_tokens::create(tx, &token, &secret, now, &local_actor()).await?;
+        tokens::add(tx, &token, &local_actor()).await?;
         Ok(())
     });
     let join = JoinString { addresses: room.config.agents_addresses.clone(), ca_pin, token_id: token.token_id, secret };

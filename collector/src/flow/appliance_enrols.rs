@@ -11,7 +11,7 @@ use super::World;
 use crate::appliances::authority::{Authority, GoodRequest, Issued};
 use crate::appliances::certificates::{self, StoredCertificate};
 use crate::appliances::join::{EarlierAttempt, JoinDecision, JoinRefusal, JoinToken, decide};
-use crate::appliances::{Appliance, ApplianceEvent, ApplianceState, join_tokens, store, subject};
+use crate::appliances::{Appliance, ApplianceEvent, ApplianceState, tokens, store, subject};
 use crate::audit;
 use crate::db::{Conn, Turn, mark_change, transact};
 
@@ -48,7 +48,7 @@ async fn enrol(
     request: &EnrolRequest,
     now: UnixMs,
 ) -> anyhow::Result<Enrolment> {
-    let token = join_tokens::get(tx, &word(&request.token_id)).await?;
+    let token = tokens::get(tx, &word(&request.token_id)).await?;
     let attempt = word(&request.attempt_id);
     let earlier = match &token {
         Some(token) => earlier_attempt(tx, token, &attempt).await?,
@@ -58,7 +58,7 @@ async fn enrol(
     let (token, appliance_id) = match (decision, token) {
         (JoinDecision::Refuse(why), _) => return Ok(Enrolment::Refused(why)),
         (JoinDecision::Enrol, Some(token)) => {
-            if !join_tokens::spend(tx, &token.token_id, now).await? {
+            if !tokens::spend(tx, &token.token_id, now).await? {
                 return Ok(Enrolment::Refused(JoinRefusal::UsedUp));
             }
             let appliance = newcomer(&token, request, ApplianceId::random(&world.rng).as_str(), now);

@@ -1,8 +1,8 @@
 //! The appliances' rows on both databases, and the little world that other rooms' tests stand on.
 
 use super::*;
-use crate::appliances::certificates;
-use crate::appliances::join_tokens::{self, NewToken};
+use crate::appliances::join::{JoinToken, secret_hash};
+use crate::appliances::{certificates, tokens};
 use crate::db::testing::both_databases;
 use crate::db::{Db, Turn, transact};
 
@@ -21,16 +21,18 @@ pub(crate) async fn seed(db: &Db, tenant: &str, uses: i64) -> anyhow::Result<()>
         .bind(tenant)
         .execute(&mut *tx)
         .await?;
-        let token = NewToken {
+        let token = JoinToken {
             token_id: format!("token-{tenant}"),
             tenant_id: tenant.to_owned(),
             site_id: "s".to_owned(),
             product: "box".to_owned(),
             duty: "single".to_owned(),
-            uses,
+            secret_hash: secret_hash("secret"),
+            uses_left: uses,
+            created_at: UnixMs(1),
             expires_at: UnixMs(i64::MAX),
         };
-        join_tokens::create(tx, &token, "secret", UnixMs(1), "system").await
+        tokens::add(tx, &token, "staff:test").await
     });
     Ok(())
 }
@@ -78,7 +80,7 @@ async fn a_token_raced_by_fifty_is_spent_once(db: Db) {
     for _ in 0..50 {
         let db = db.clone();
         tasks.spawn(async move {
-            anyhow::Ok(transact!(db, Turn::Console, |tx| { Ok(join_tokens::spend(tx, "token-t", UnixMs(5)).await?) }))
+            anyhow::Ok(transact!(db, Turn::Console, |tx| { Ok(tokens::spend(tx, "token-t", UnixMs(5)).await?) }))
         });
     }
     let spent = tasks.join_all().await.into_iter().filter(|spent| matches!(spent, Ok(true))).count();
@@ -111,7 +113,7 @@ async fn a_retired_appliance_stays_retired(db: Db) {
         });
         assert_eq!((held, again, retired, released), (true, false, true, false));
         let mut conn = db.read().await?;
-        assert!(certificates::identity_of(&mut conn, "fp-x").await?.is_none(), "its certificate is worth nothing");
+        assert!(certificates::identity_of(&mut conn, "fp-x", UnixMs(5)).await?.is_none(), "its certificate is worth nothing");
         Ok(())
     }
     story(&db).await.expect("the story runs");

@@ -1,24 +1,13 @@
-//! Join tokens: made by an operator, spent at enrolment. Only the secret's SHA-256 is stored.
+//! Join tokens: made by an operator for a customer, a site and a product (R25). The secret leaves once, in the join string; the
+//! row keeps its hash.
 
 use mainstay_shared::time_source::UnixMs;
 use serde::Serialize;
 use sqlx::Row as _;
 
-use super::join::{JoinToken, secret_hash};
+use super::join::JoinToken;
 use crate::audit;
 use crate::db::Conn;
-
-/// A token to be made.
-#[derive(Debug, Clone)]
-pub(crate) struct NewToken {
-    pub(crate) token_id: String,
-    pub(crate) tenant_id: String,
-    pub(crate) site_id: String,
-    pub(crate) product: String,
-    pub(crate) duty: String,
-    pub(crate) uses: i64,
-    pub(crate) expires_at: UnixMs,
-}
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -26,8 +15,8 @@ enum TokenEvent<'a> {
     JoinTokenCreated { token_id: &'a str, site_id: &'a str, product: &'a str, duty: &'a str, uses: i64, expires_at: UnixMs },
 }
 
-/// Stores a token and records who made it.
-pub(crate) async fn create(tx: &mut Conn, token: &NewToken, secret: &str, now: UnixMs, actor: &str) -> anyhow::Result<()> {
+/// Adds a token and records who made it.
+pub(crate) async fn add(tx: &mut Conn, token: &JoinToken, actor: &str) -> anyhow::Result<()> {
     sqlx::query(
         "INSERT INTO join_tokens (token_id, tenant_id, site_id, product, duty, secret_hash, uses_left, created_at, expires_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -37,9 +26,9 @@ pub(crate) async fn create(tx: &mut Conn, token: &NewToken, secret: &str, now: U
     .bind(&token.site_id)
     .bind(&token.product)
     .bind(&token.duty)
-    .bind(secret_hash(secret))
-    .bind(token.uses)
-    .bind(now.0)
+    .bind(&token.secret_hash)
+    .bind(token.uses_left)
+    .bind(token.created_at.0)
     .bind(token.expires_at.0)
     .execute(&mut *tx)
     .await?;
@@ -48,10 +37,10 @@ pub(crate) async fn create(tx: &mut Conn, token: &NewToken, secret: &str, now: U
         site_id: &token.site_id,
         product: &token.product,
         duty: &token.duty,
-        uses: token.uses,
+        uses: token.uses_left,
         expires_at: token.expires_at,
     };
-    audit::append(tx, &token.tenant_id, now, actor, &format!("join_token:{}", token.token_id), &made).await.map(drop)
+    audit::append(tx, &token.tenant_id, token.created_at, actor, &format!("join_token:{}", token.token_id), &made).await.map(drop)
 }
 
 /// The token of that public name. It names its tenant itself: whoever joins does not know it.

@@ -1,0 +1,228 @@
+//! One lane's segment files: append, sync, read back, delete from the oldest on. It knows bytes and frames, not records.
+//!
+//! A commit is one write and one `fdatasync`; only then do its frames exist. After a failed sync the descriptor is dropped
+//! and the frames are written again into a new segment (R29); the same descriptor is never synced a second time.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use mainstay_shared::ids::Lane;
+
+use super::format::{self, Kind, SEGMENT_MAGIC};
+use super::state::Place;
+use crate::atomic_file;
+
+/// A segment is never read beyond this; ours are far smaller.
+const MAX_SEGMENT_BYTES: u64 = 16 << 20;
+
+#[derive(Debug)]
+struct Head {
+    number: u32,
+    file: File,
+    /// Length of the good part.
+    bytes: u64,
+    /// Length of what it began with: the magic and the checkpoint.
+    opening_bytes: u64,
+}
+
+/// The segments of one lane, oldest first; at most the newest is open for writing.
+#[derive(Debug)]
+pub(super) struct Chain {
+    dir: PathBuf,
+    lane: Lane,
+    segment_bytes: u64,
+    segments: BTreeMap<u32, u64>,
+    head: Option<Head>,
+    #[cfg(test)]
+    pub(super) failing_syncs: u32,
+}
+
+impl Chain {
+    /// The chain as it lies in `dir`; nothing is opened for writing yet.
+    pub(super) fn list(dir: &Path, lane: Lane, segment_bytes: u64) -> io::Result<Self> {
+        let mut segments = BTreeMap::new();
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            if let Some(number) = entry.file_name().to_str().and_then(|name| number_of(name, lane)) {
+                segments.insert(number, entry.metadata()?.len());
+            }
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            lane,
+            segment_bytes,
+            segments,
+            head: None,
+            #[cfg(test)]
+            failing_syncs: 0,
+        })
+    }
+
+    pub(super) fn numbers(&self) -> Vec<u32> {
+        self.segments.keys().copied().collect()
+    }
+
+    /// Bytes of all segments on disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.segments.values().sum()
+    }
+
+    pub(super) fn path(&self, number: u32) -> PathBuf {
+        self.dir.join(format!("{}-{number:08x}.seg", self.lane.as_str()))
+    }
+
+    /// A whole segment.
+    pub(super) fn read(&self, number: u32) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let file = File::open(self.path(number))?;
+        io::Read::read_to_end(&mut io::Read::take(file, MAX_SEGMENT_BYTES), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The bodies of the frames at `places`; `None` where a frame is no longer what was written.
+    pub(super) fn read_frames(&self, places: &[Place]) -> io::Result<Vec<Option<Vec<u8>>>> {
+        let mut open: Option<(u32, File)> = None;
+        let mut bodies = Vec::with_capacity(places.len());
+        for place in places {
+            if open.as_ref().is_none_or(|(number, _)| *number != place.segment) {
+                open = Some((place.segment, File::open(self.path(place.segment))?));
+            }
+            let mut bytes = vec![0; place.bytes as usize];
+            let read = open.as_ref().map(|(_, file)| file.read_exact_at(&mut bytes, u64::from(place.offset)));
+            let whole = matches!(read, Some(Ok(())));
+            bodies.push(format::frame_at(&bytes).filter(|_| whole).map(|(_, body)| bytes[body].to_vec()));
+        }
+        Ok(bodies)
+    }
+
+    /// Whether `frames` of `bytes` in all would begin a new segment, so that the caller makes its checkpoint.
+    pub(super) fn needs_new_segment(&self, bytes: u64) -> bool {
+        self.head.as_ref().is_none_or(|h| h.bytes > h.opening_bytes && h.bytes - h.opening_bytes + bytes > self.segment_bytes)
+    }
+
+    /// Begins a new segment with `opening` frames. Durable on return, the directory entry too.
+    pub(super) fn begin_segment(&mut self, opening: &[u8]) -> io::Result<()> {
+        let number = self.segments.keys().next_back().map_or(1, |n| n + 1);
+        let path = self.path(number);
+        let mut bytes = SEGMENT_MAGIC.to_vec();
+        bytes.extend_from_slice(opening);
+        let begun = self.write_new(&path, &bytes);
+        let file = match begun {
+            Ok(file) => file,
+            Err(error) => {
+                drop(std::fs::remove_file(&path));
+                return Err(error);
+            }
+        };
+        self.segments.insert(number, bytes.len() as u64);
+        self.head = Some(Head { number, file, bytes: bytes.len() as u64, opening_bytes: bytes.len() as u64 });
+        Ok(())
+    }
+
+    fn write_new(&mut self, path: &Path, bytes: &[u8]) -> io::Result<File> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(bytes)?;
+        self.sync_data(&file)?;
+        atomic_file::sync_dir(&self.dir)?;
+        Ok(file)
+    }
+
+    /// Appends `frames` to the newest segment and syncs them; `opening` is used if a failed sync forces a new segment.
+    /// Returns where each frame lies.
+    pub(super) fn commit(&mut self, frames: &[(Kind, Vec<u8>)], opening: &[u8]) -> io::Result<Vec<Place>> {
+        if self.head.is_none() {
+            self.begin_segment(opening)?;
+        }
+        match self.try_commit(frames) {
+            Err(Failed::Sync(error)) => {
+                tracing::error!(lane = self.lane.as_str(), %error, "spool: fsync failed; the frames are written again into a new segment");
+                self.begin_segment(opening)?;
+                self.try_commit(frames).map_err(Failed::into_io)
+            }
+            done => done.map_err(Failed::into_io),
+        }
+    }
+
+    fn try_commit(&mut self, frames: &[(Kind, Vec<u8>)]) -> Result<Vec<Place>, Failed> {
+        let Some(mut head) = self.head.take() else { return Err(Failed::Write(io::Error::other("no open segment"))) };
+        let mut bytes = Vec::new();
+        let mut places = Vec::with_capacity(frames.len());
+        for (kind, body) in frames {
+            let begin = bytes.len();
+            format::put_frame(&mut bytes, *kind, body);
+            let offset = u32::try_from(head.bytes + begin as u64).map_err(|e| Failed::Write(io::Error::other(e)))?;
+            places.push(Place { segment: head.number, offset, bytes: u32::try_from(bytes.len() - begin).unwrap_or(u32::MAX) });
+        }
+        if let Err(error) = head.file.write_all_at(&bytes, head.bytes) {
+            // What was written of it is no frame of ours: cut it off, and keep the segment only if that worked.
+            if head.file.set_len(head.bytes).is_ok() {
+                self.head = Some(head);
+            }
+            return Err(Failed::Write(error));
+        }
+        if let Err(error) = self.sync_data(&head.file) {
+            let (number, good) = (head.number, head.bytes);
+            drop(head);
+            drop(OpenOptions::new().write(true).open(self.path(number)).and_then(|file| file.set_len(good)));
+            return Err(Failed::Sync(error));
+        }
+        head.bytes += bytes.len() as u64;
+        self.segments.insert(head.number, head.bytes);
+        self.head = Some(head);
+        Ok(places)
+    }
+
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "the test build makes it fail on demand"))]
+    fn sync_data(&mut self, file: &File) -> io::Result<()> {
+        #[cfg(test)]
+        if self.failing_syncs > 0 {
+            self.failing_syncs -= 1;
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        file.sync_data()
+    }
+
+    /// Deletes segments from the oldest on while they are older than `oldest_needed` (`None`: none is needed) and not open.
+    pub(super) fn delete_before(&mut self, oldest_needed: Option<u32>) -> io::Result<()> {
+        let keep_from = oldest_needed.unwrap_or(u32::MAX).min(self.head.as_ref().map_or(u32::MAX, |h| h.number));
+        let old: Vec<u32> = self.segments.range(..keep_from).map(|(n, _)| *n).collect();
+        for number in &old {
+            std::fs::remove_file(self.path(*number))?;
+            self.segments.remove(number);
+        }
+        if old.is_empty() { Ok(()) } else { atomic_file::sync_dir(&self.dir) }
+    }
+
+    /// Overwrites a bad range in place (`torn`: cuts it off), so that it is met once. Needs no room on the disk.
+    pub(super) fn mend(&mut self, number: u32, offset: usize, len: usize, torn: bool) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.path(number))?;
+        if torn {
+            file.set_len(offset as u64)?;
+            self.segments.insert(number, offset as u64);
+        } else {
+            file.write_all_at(&format::mending(offset, len), offset as u64)?;
+        }
+        self.sync_data(&file)
+    }
+}
+
+enum Failed {
+    Write(io::Error),
+    Sync(io::Error),
+}
+
+impl Failed {
+    fn into_io(self) -> io::Error {
+        match self {
+            Self::Write(error) | Self::Sync(error) => error,
+        }
+    }
+}
+
+fn number_of(name: &str, lane: Lane) -> Option<u32> {
+    let digits = name.strip_prefix(lane.as_str())?.strip_prefix('-')?.strip_suffix(".seg")?;
+    (digits.len() == 8).then(|| u32::from_str_radix(digits, 16).ok())?
+}

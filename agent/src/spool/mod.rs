@@ -1,0 +1,125 @@
+//! The durable queue between what was seen and what was sent: accepted records survive kills, power cuts and full disks.
+//!
+//! One truth: watermarks, nonce, open episodes and recent starts are records of the same segment files as the faults.
+//! Parts: `format` (bytes), `state` (what frames mean), `chain` (files), `recovery` (reading back), `rules` (what a full lane
+//! drops), `room`, `repair`, `store` (the whole), `thread` (its own thread, since fsync may hang), `inspect` (for the CLI).
+//! A gap record stands in the place of the last record it replaces: numbers stay unbroken and in order.
+
+use std::path::PathBuf;
+
+use mainstay_shared::fault::FaultChange;
+use mainstay_shared::ids::{EpisodeId, Lane};
+use serde::{Deserialize, Serialize};
+
+mod format;
+mod state;
+mod chain;
+mod recovery;
+mod rules;
+mod repair;
+mod room;
+mod store;
+mod thread;
+mod inspect;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use inspect::{Inspection, inspect, waiting_records};
+pub(crate) use state::{Counters, PastStart};
+pub(crate) use thread::{OpenedState, Spool};
+
+/// A fault that was raised and not cleared, with its newest state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OpenEpisode {
+    /// The id of its raise record.
+    pub(crate) episode: EpisodeId,
+    /// Its newest change.
+    pub(crate) last: FaultChange,
+}
+
+/// How much disk the spool may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Everything under the spool's directory except the quarantine (a sixteenth more).
+    pub(crate) max_bytes: u64,
+}
+
+impl Limits {
+    fn segment_bytes(self) -> u64 {
+        (self.max_bytes / 32).clamp(2 << 10, 512 << 10)
+    }
+
+    /// Samples may take a quarter; 5 % stay free for acknowledgements, gaps and moving; the rest is the faults'.
+    fn lane_bytes(self, lane: Lane) -> u64 {
+        match lane {
+            Lane::Sample => self.max_bytes / 4,
+            Lane::Fault => self.max_bytes - self.max_bytes / 4 - self.max_bytes / 20,
+        }
+    }
+
+    fn quarantine_bytes(self) -> u64 {
+        self.max_bytes / 16
+    }
+}
+
+/// What the spool holds, for `status` and the heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Stats {
+    /// Waiting in the fault lane.
+    pub(crate) fault_records: u64,
+    /// Waiting in the sample lane.
+    pub(crate) sample_records: u64,
+    /// Bytes of the segment files.
+    pub(crate) bytes: u64,
+    /// Their limit.
+    pub(crate) max_bytes: u64,
+    /// Losses so far.
+    #[serde(flatten)]
+    pub(crate) counters: Counters,
+}
+
+/// Why the spool did not do what was asked. The record in question was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpoolError {
+    /// The disk said no.
+    #[error("spool {}: the disk refused", path.display())]
+    Io {
+        /// The spool's directory.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another agent runs on it.
+    #[error("spool {}: another mainstay-agent uses it; stop that one first", path.display())]
+    InUse {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The fault lane is full of open faults that must not be dropped.
+    #[error("spool: the fault lane is full and nothing in it may be dropped; raise spool.max_size")]
+    Full,
+    /// The record is larger than the wire allows.
+    #[error("spool: a record of {bytes} bytes is too large; at most {} are accepted", mainstay_shared::limits::MAX_RECORD_BYTES)]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// The record can't be written as JSON.
+    #[error("spool: a record can't be written as JSON")]
+    Json {
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The spool's thread is gone.
+    #[error("spool: its thread has ended")]
+    Stopped,
+}
+
+impl SpoolError {
+    fn is_disk_full(&self) -> bool {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
+    }
+}

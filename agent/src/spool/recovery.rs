@@ -1,0 +1,108 @@
+//! Reading a spool back: every segment is scanned, good frames make the state, bad ranges are listed. Reads only.
+//!
+//! Used at start, by `spool check` and by `spool dump`. Damage is never fatal (R30): it costs its own range, and the sequence
+//! numbers that are missing afterwards tell what was lost.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use mainstay_shared::ids::Lane;
+use mainstay_shared::record::{Payload, Record};
+
+use super::chain::Chain;
+use super::format::{self, Found, Kind};
+use super::state::{Place, State};
+
+/// A range of a segment that holds no frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BadRange {
+    pub(super) lane: Lane,
+    pub(super) segment: u32,
+    pub(super) offset: usize,
+    pub(super) bytes: Vec<u8>,
+    /// An unfinished end: never accepted, so nothing was lost.
+    pub(super) torn: bool,
+    /// Key of the epoch whose record was read last before it.
+    pub(super) epoch: Option<u32>,
+}
+
+/// A spool as it was found.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) fault: Chain,
+    pub(super) sample: Chain,
+    pub(super) state: State,
+    pub(super) bad: Vec<BadRange>,
+    /// First sequence number that each gap covers, by (epoch key, lane, seq).
+    pub(super) gaps: HashMap<(u32, Lane, u64), u64>,
+    /// Whether an epoch that the fault chain does not name is known to be done with.
+    fault_chain_whole: bool,
+}
+
+/// Reads the spool in `dir`.
+pub(super) fn recover(dir: &Path, segment_bytes: u64) -> io::Result<Recovered> {
+    let mut found = Recovered {
+        fault: Chain::list(dir, Lane::Fault, segment_bytes)?,
+        sample: Chain::list(dir, Lane::Sample, segment_bytes)?,
+        state: State::default(),
+        bad: Vec::new(),
+        gaps: HashMap::new(),
+        fault_chain_whole: true,
+    };
+    // The fault chain first: its checkpoints and acknowledgements tell which samples are still wanted.
+    for number in found.fault.numbers() {
+        let bytes = found.fault.read(number)?;
+        found.take_segment(Lane::Fault, number, &bytes);
+    }
+    found.fault_chain_whole = found.bad.iter().all(|b| b.torn) && !found.fault.numbers().is_empty();
+    for number in found.sample.numbers() {
+        let bytes = found.sample.read(number)?;
+        found.take_segment(Lane::Sample, number, &bytes);
+    }
+    Ok(found)
+}
+
+impl Recovered {
+    fn take_segment(&mut self, lane: Lane, number: u32, bytes: &[u8]) {
+        let mut last_epoch = None;
+        let bad_before = self.bad.len();
+        for found in format::scan(bytes) {
+            let (range, torn) = match found {
+                Found::Frame { kind, offset, body } => {
+                    let place = Place { segment: number, offset: offset as u32, bytes: (body.end - offset) as u32 };
+                    last_epoch = self.take_frame(kind, &bytes[body], place).or(last_epoch);
+                    continue;
+                }
+                Found::Torn(range) => (range, true),
+                Found::Corrupt(range) => (range, false),
+            };
+            let offset = range.start;
+            self.bad.push(BadRange { lane, segment: number, offset, bytes: bytes[range].to_vec(), torn, epoch: None });
+        }
+        self.bad[bad_before..].iter_mut().for_each(|bad| bad.epoch = last_epoch);
+    }
+
+    fn take_frame(&mut self, kind: Kind, body: &[u8], place: Place) -> Option<u32> {
+        match kind {
+            Kind::Checkpoint => self.state.apply_checkpoint(serde_json::from_slice(body).ok()?),
+            Kind::Ack => self.state.apply_ack(&serde_json::from_slice(body).ok()?),
+            Kind::Sent => self.state.apply_sent(&serde_json::from_slice::<Vec<_>>(body).ok()?),
+            Kind::Counters => self.state.apply_counters(serde_json::from_slice(body).ok()?),
+            Kind::Filler => {}
+            Kind::Record | Kind::Moved => {
+                let record: Record = serde_json::from_slice(body).ok()?;
+                if record.id.lane == Lane::Sample && self.fault_chain_whole && !self.state.knows(&record.id.epoch) {
+                    return None;
+                }
+                let key = self.state.key_of(&record.id.epoch);
+                if let Payload::Gap(gap) = &record.payload {
+                    self.gaps.insert((key, record.id.lane, record.id.seq), gap.from_seq);
+                }
+                self.state.apply_record(&record, place, kind == Kind::Moved);
+                return Some(key);
+            }
+        }
+        None
+    }
+}

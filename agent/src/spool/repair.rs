@@ -1,0 +1,83 @@
+//! What is done with damage: a copy into `quarantine/` (bounded), a count, and a gap record for what is missing (R30).
+//!
+//! Quarantined bytes are for a person to look at; nothing reads them back. A quarantine that can't be written is logged and
+//! costs nothing else.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use mainstay_shared::ids::{Lane, RecordId};
+use mainstay_shared::record::Gap;
+
+use super::Limits;
+use super::recovery::BadRange;
+use super::state::State;
+
+/// Copies bad ranges to the quarantine.
+pub(super) fn quarantine(dir: &Path, limits: Limits, bad: &[BadRange]) {
+    for (at, range) in bad.iter().enumerate() {
+        let what = if range.torn { "torn" } else { "corrupt" };
+        tracing::warn!(lane = range.lane.as_str(), segment = range.segment, bytes = range.bytes.len(), what, "spool: bad range");
+        keep(dir, limits, &format!("{}-{:08x}-{at}-{what}.bin", range.lane.as_str(), range.segment), &range.bytes);
+    }
+}
+
+/// Keeps `bytes` under `name` in the quarantine; the oldest files go when it outgrows its share.
+pub(super) fn keep(dir: &Path, limits: Limits, name: &str, bytes: &[u8]) {
+    let quarantine = dir.join("quarantine");
+    let room = usize::try_from(limits.quarantine_bytes()).unwrap_or(usize::MAX);
+    let kept = crate::atomic_file::private_dir(&quarantine)
+        .and_then(|()| shrink(&quarantine, room.saturating_sub(bytes.len().min(room)) as u64).map_err(Into::into))
+        .and_then(|()| crate::atomic_file::write_private(&quarantine.join(name), &bytes[..bytes.len().min(room)]));
+    if let Err(error) = kept {
+        tracing::warn!("spool: the bad bytes can't be kept: {error:#}");
+    }
+}
+
+fn shrink(quarantine: &Path, to_bytes: u64) -> std::io::Result<()> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(quarantine)? {
+        let (entry, meta) = entry.and_then(|e| e.metadata().map(|m| (e, m)))?;
+        files.push((meta.modified()?, meta.len(), entry.path()));
+    }
+    files.sort();
+    let mut total: u64 = files.iter().map(|(_, len, _)| len).sum();
+    for (_, len, path) in files {
+        if total <= to_bytes {
+            break;
+        }
+        std::fs::remove_file(path)?;
+        total -= len;
+    }
+    Ok(())
+}
+
+/// The gaps for what damage cost: holes in the numbering, and per corrupt range that no hole explains one more at the end.
+pub(super) fn losses(state: &mut State, bad: &[BadRange], gaps: &HashMap<(u32, Lane, u64), u64>) -> Vec<(RecordId, Gap)> {
+    let holes = state.holes(|w, lane| gaps.get(&(w.epoch, lane, w.seq)).copied());
+    let mut losses = Vec::new();
+    for &(key, lane, from, to) in &holes {
+        losses.extend(loss(state, key, lane, from, to, to - from + 1));
+    }
+    let corrupt: Vec<&BadRange> = bad.iter().filter(|b| !b.torn).collect();
+    state.counters.corrupt_ranges += corrupt.len() as u64;
+    for lane in Lane::ALL {
+        let in_lane = corrupt.iter().filter(|b| b.lane == lane).count();
+        let explained = holes.iter().filter(|h| h.1 == lane).count();
+        let unexplained = in_lane.saturating_sub(explained);
+        let newest = state.epochs.keys().next_back().copied();
+        let last = corrupt.iter().rev().find(|b| b.lane == lane).and_then(|b| b.epoch).or(newest);
+        let (Some(key), true) = (last, unexplained > 0) else { continue };
+        let Some(marks) = state.marks(key, lane).copied() else { continue };
+        let to = marks.last.max(marks.sent) + 1;
+        losses.extend(loss(state, key, lane, marks.last + 1, to, unexplained as u64));
+    }
+    state.counters.corrupt_records += losses.iter().map(|(_, gap)| gap.count).sum::<u64>();
+    losses
+}
+
+fn loss(state: &State, key: u32, lane: Lane, from: u64, to: u64, count: u64) -> Option<(RecordId, Gap)> {
+    let epoch = state.epochs.get(&key)?.epoch.clone();
+    let gap = Gap { from_seq: from, to_seq: to, why: "corrupt".into(), count };
+    Some((RecordId { epoch, lane, seq: to }, gap))
+}

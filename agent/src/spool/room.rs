@@ -1,0 +1,165 @@
+//! Making room: the sample lane drops its oldest segment, the fault lane is compacted. Every drop leaves a gap record (R31).
+//!
+//! Gap records are written before the segment that they account for is deleted; a crash in between costs nothing, since
+//! reading a gap forgets what it covers. Segments are rewritten one at a time, so that one segment of reserve is enough.
+
+use std::collections::HashMap;
+
+use mainstay_shared::ids::{Lane, RecordId};
+use mainstay_shared::record::{Gap, Payload, Record};
+
+use super::SpoolError;
+use super::format::Kind;
+use super::rules::{self, Item};
+use super::state::Waiting;
+use super::store::Store;
+
+/// More fault segments than this are gathered into few (a crash loop makes one per start).
+const MAX_SEGMENTS: usize = 64;
+/// Why word of a dropped sample segment.
+const LANE_FULL: &str = "lane_full";
+
+/// Makes room for `bytes` more in `lane`.
+///
+/// # Errors
+/// [`SpoolError::Full`] when the fault lane is full of what must not be dropped.
+pub(super) fn make_room(store: &mut Store, lane: Lane, bytes: u64) -> Result<(), SpoolError> {
+    let budget = store.limits.lane_bytes(lane);
+    if store.chain(lane).bytes() + bytes <= budget {
+        return Ok(());
+    }
+    store.delete_done();
+    match lane {
+        Lane::Sample => {
+            let mut rounds = store.sample.numbers().len();
+            while store.sample.bytes() + bytes > budget && rounds > 0 {
+                drop_oldest_samples(store)?;
+                rounds -= 1;
+            }
+            Ok(())
+        }
+        Lane::Fault if store.fault.bytes() + bytes <= budget => Ok(()),
+        Lane::Fault if store.compaction_is_futile => Err(SpoolError::Full),
+        Lane::Fault => {
+            drop_superseded_faults(store)?;
+            gather_faults(store)?;
+            if store.fault.bytes() + bytes <= budget {
+                return Ok(());
+            }
+            store.compaction_is_futile = true;
+            Err(SpoolError::Full)
+        }
+    }
+}
+
+/// Gathers the fault lane when it has come to consist of very many small segments.
+pub(super) fn limit_segments(store: &mut Store) -> Result<(), SpoolError> {
+    if store.fault.numbers().len() <= MAX_SEGMENTS { Ok(()) } else { gather_faults(store) }
+}
+
+/// The disk itself is full: drops the oldest samples first and accounts for them after. Whether anything was freed.
+pub(super) fn sacrifice_samples(store: &mut Store) -> bool {
+    let Some(oldest) = store.sample.numbers().first().copied() else { return false };
+    let victims: Vec<Waiting> = store.state.sample.iter().filter(|w| w.place.segment == oldest).copied().collect();
+    let Ok(gaps) = store.read_waiting(Lane::Sample, &victims).map(|records| runs(&records)) else { return false };
+    store.state.sample.retain(|w| w.place.segment != oldest);
+    if let Err(error) = store.sample.delete_before(Some(oldest + 1)) {
+        tracing::warn!(%error, "spool: the oldest samples can't be deleted");
+        return false;
+    }
+    if store.sample.numbers().contains(&oldest) {
+        return false;
+    }
+    for (id, gap) in gaps {
+        store.state.counters.dropped += gap.count;
+        if let Err(error) = store.put_gap(id, gap) {
+            // The hole is found and accounted for at the next start.
+            tracing::warn!(%error, "spool: dropped samples can't be recorded yet");
+        }
+    }
+    true
+}
+
+/// Drops the oldest sample segment; what the collector may have seen of it moves to the newest.
+fn drop_oldest_samples(store: &mut Store) -> Result<(), SpoolError> {
+    let Some(oldest) = store.sample.numbers().first().copied() else { return Ok(()) };
+    let here: Vec<Waiting> = store.state.sample.iter().filter(|w| w.place.segment == oldest).copied().collect();
+    let (sent, victims): (Vec<_>, Vec<_>) = here.into_iter().partition(|w| is_sent(store, Lane::Sample, w));
+    move_to_newest(store, Lane::Sample, &sent)?;
+    for (id, gap) in runs(&store.read_waiting(Lane::Sample, &victims)?) {
+        store.state.counters.dropped += gap.count;
+        store.put_gap(id, gap)?;
+    }
+    store.delete_done();
+    Ok(())
+}
+
+/// One gap per unbroken run of `victims`; an older gap among them is folded in.
+fn runs(victims: &[Record]) -> Vec<(RecordId, Gap)> {
+    let mut runs: Vec<(RecordId, Gap)> = Vec::new();
+    for Record { id, payload, .. } in victims {
+        let (from, count) = match payload {
+            Payload::Gap(gap) => (gap.from_seq, gap.count),
+            _ => (id.seq, 1),
+        };
+        match runs.last_mut() {
+            Some((last, gap)) if last.epoch == id.epoch && last.seq + 1 == from => {
+                *last = id.clone();
+                gap.to_seq = id.seq;
+                gap.count += count;
+            }
+            _ => runs.push((id.clone(), Gap { from_seq: from, to_seq: id.seq, why: LANE_FULL.into(), count })),
+        }
+    }
+    runs
+}
+
+fn drop_superseded_faults(store: &mut Store) -> Result<(), SpoolError> {
+    let waiting: Vec<Waiting> = store.state.fault.iter().copied().collect();
+    let mut keys = HashMap::new();
+    let mut items = Vec::with_capacity(waiting.len());
+    for part in waiting.chunks(256) {
+        for record in store.read_waiting(Lane::Fault, part)? {
+            let key = store.state.key_of(&record.id.epoch);
+            let sent = store.state.marks(key, Lane::Fault).is_some_and(|m| m.sent >= record.id.seq);
+            items.push(Item::of(&record, sent, &mut keys));
+        }
+    }
+    for (id, gap) in rules::compact(&items) {
+        store.state.counters.dropped += gap.count;
+        store.put_gap(id, gap)?;
+    }
+    Ok(())
+}
+
+/// Moves what waits in the old fault segments, oldest first, to the newest, and deletes them.
+fn gather_faults(store: &mut Store) -> Result<(), SpoolError> {
+    let mut numbers = store.fault.numbers();
+    numbers.pop();
+    for number in numbers {
+        let here: Vec<Waiting> = store.state.fault.iter().filter(|w| w.place.segment == number).copied().collect();
+        move_to_newest(store, Lane::Fault, &here)?;
+        store.delete_done();
+    }
+    Ok(())
+}
+
+fn move_to_newest(store: &mut Store, lane: Lane, waiting: &[Waiting]) -> Result<(), SpoolError> {
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let records = store.read_waiting(lane, waiting)?;
+    let mut frames = Vec::with_capacity(records.len());
+    for record in &records {
+        frames.push((Kind::Moved, serde_json::to_vec(record).map_err(|source| SpoolError::Json { source })?));
+    }
+    let places = store.commit(lane, &frames)?;
+    for (record, place) in records.iter().zip(places) {
+        store.state.apply_record(record, place, true);
+    }
+    Ok(())
+}
+
+fn is_sent(store: &mut Store, lane: Lane, waiting: &Waiting) -> bool {
+    store.state.marks(waiting.epoch, lane).is_some_and(|m| m.sent >= waiting.seq)
+}
