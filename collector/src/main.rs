@@ -14,6 +14,7 @@ mod tickets;
 mod clocks;
 mod notices;
 mod flow;
+mod metrics;
 mod agent_api;
 mod server;
 mod commands;

@@ -147,11 +147,11 @@ impl Worker {
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            self.counts.alive_ms.store(u64::MAX, Ordering::Relaxed);
+            self.counts.busy_since_ms.store(u64::MAX, Ordering::Relaxed);
             if self.queue.recv_many(&mut batch, BATCH).await == 0 {
                 return Ok(());
             }
-            self.counts.alive_ms.store(self.monotonic_ms(), Ordering::Relaxed);
+            self.counts.busy_since_ms.store(self.monotonic_ms(), Ordering::Relaxed);
             self.work(std::mem::take(&mut batch)).await;
         }
     }
@@ -176,7 +176,6 @@ impl Worker {
             }
         }
         self.counts.batch_seconds.observe((self.world.time.monotonic().saturating_sub(begun)).as_secs_f64());
-        self.world.look_now.notify_one();
     }
 
     fn refuse(&mut self, batch: Vec<Job>, error: &anyhow::Error) {
@@ -241,7 +240,11 @@ fn is_poison(error: &anyhow::Error) -> bool {
 
 async fn commit(world: &World, ended_epochs: &EndedEpochs, batch: &[Job]) -> anyhow::Result<Vec<Answer>> {
     let ended_epochs = ended_epochs.lately();
-    Ok(transact!(world.db, Turn::Intake, |tx| { take_batch(tx, world, &ended_epochs, batch).await }))
+    let (answers, changed) = transact!(world.db, Turn::Intake, |tx| { take_batch(tx, world, &ended_epochs, batch).await });
+    if changed {
+        world.look_now.notify_one();
+    }
+    Ok(answers)
 }
 
 async fn take_batch(
@@ -249,7 +252,7 @@ async fn take_batch(
     world: &World,
     ended_epochs: &HashMap<LinkKey, u32>,
     batch: &[Job],
-) -> anyhow::Result<Vec<Answer>> {
+) -> anyhow::Result<(Vec<Answer>, bool)> {
     let keys: Vec<_> = batch.iter().map(|job| links::key(&job.who)).collect::<HashSet<_>>().into_iter().collect();
     let links = links::load(tx, &keys).await?;
     let marks = records::load_marks(tx, &runs_of(batch)).await?;
@@ -290,7 +293,7 @@ async fn take_batch(
     if changed {
         mark_change(tx).await?;
     }
-    Ok(answers)
+    Ok((answers, changed))
 }
 
 /// Adds to the answers what is read once for the whole batch: open directives, heads of audit chains.

@@ -11,6 +11,7 @@ both_databases!(
     a_certificate_of_another_authority_does_not_get_through_the_handshake,
     what_is_too_large_too_deep_or_no_message_is_refused_and_others_are_unharmed,
     another_appliances_name_in_a_body_is_refused_and_recorded,
+    health_is_open_and_figures_are_for_this_machine_only,
     too_many_requests_are_told_to_wait_and_faults_last
 );
 
@@ -145,4 +146,26 @@ async fn too_many_requests_are_told_to_wait_and_faults_last(db: Db) {
     assert!(samples_refused_at.is_some(), "samples wait while half of the allowance is left");
     mine.say(vec![mine.test(1)]).await;
     other.say(vec![other.test(1)]).await;
+}
+
+async fn health_is_open_and_figures_are_for_this_machine_only(db: Db) {
+    let house = House::open(db, 1).await;
+    let mut mine = house.enrol().await;
+    mine.say(vec![mine.fault(1, "down")]).await;
+    let router = crate::metrics::watched(house.serving.counts.clone()).with_state(house.world.clone());
+    let address = crate::server::serve_web(&house.world, router, &house._lifecycle.0).await.expect("serves");
+    let get = |path: &str, header: &'static str| {
+        let request = reqwest::Client::new().get(format!("http://{address}{path}")).header(header, "10.0.0.1");
+        async move { request.send().await.expect("answers") }
+    };
+    let health = get("/healthz", "x-nothing").await;
+    assert_eq!((health.status(), health.text().await.expect("text").contains("\"ok\"")), (StatusCode::OK, true));
+    let figures = get("/metrics", "x-nothing").await.text().await.expect("text");
+    for line in ["mainstay_intake_records_total{lane=\"fault\"} 1", "mainstay_tickets_open{severity=", "mainstay_database{engine="] {
+        assert!(figures.contains(line), "{line} is missing in {figures}");
+    }
+    assert!(!figures.contains(mine.reply.appliance.as_str()));
+    for relayed in ["x-forwarded-for", "forwarded"] {
+        assert_eq!(get("/metrics", relayed).await.status(), StatusCode::NOT_FOUND, "{relayed}");
+    }
 }
