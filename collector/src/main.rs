@@ -8,6 +8,7 @@ mod config;
 mod lifecycle;
 mod audit;
 mod appliances;
+mod intake;
 mod faults;
 mod tickets;
 mod clocks;

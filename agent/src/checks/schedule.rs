@@ -26,6 +26,8 @@ pub(crate) struct ServiceRound {
     pub(crate) tries: Vec<CheckResult>,
     /// When the round began: a failure that it found began then or before.
     pub(crate) began_at: UnixMs,
+    /// The same by the monotonic clock.
+    pub(crate) began_mono: Duration,
 }
 
 /// Asks `service` for ever: first after `delay`, then every interval, and at once when `nudges` changes.
@@ -55,7 +57,7 @@ pub(crate) async fn keep_asking(
 
 /// Asks all checks of `service` side by side; `known` holds how each of them ended in the round before.
 async fn round(checker: &Arc<Checker>, service: &Service, known: &mut BTreeMap<String, ServiceState>) -> ServiceRound {
-    let began_at = checker.time.now();
+    let (began_at, began_mono) = (checker.time.now(), checker.time.monotonic());
     let mut asking = JoinSet::new();
     for (index, check) in service.checks.iter().enumerate() {
         let retries = Retries { count: service.retries, after: service.retry_after, known: known.get(&check.name).copied() };
@@ -72,7 +74,7 @@ async fn round(checker: &Arc<Checker>, service: &Service, known: &mut BTreeMap<S
     let last = |tries: &Vec<CheckResult>| tries.last().map(|result| (result.check.clone(), result.state));
     *known = by_check.values().filter_map(last).collect();
     let state = known.values().copied().max().unwrap_or(ServiceState::Unknown);
-    ServiceRound { service: service.name.clone(), state, tries: by_check.into_values().flatten().collect(), began_at }
+    ServiceRound { service: service.name.clone(), state, tries: by_check.into_values().flatten().collect(), began_at, began_mono }
 }
 
 struct Retries {
@@ -131,12 +133,23 @@ mod tests {
         let mut known = BTreeMap::new();
         let first = round(&checker, &service, &mut known).await;
         assert_eq!(first.state, Down);
-        let expected =
-            [("good", 1, Up), ("bad", 1, Down), ("bad", 2, Down), ("bad", 3, Down), ("slow", 1, Degraded), ("slow", 2, Degraded), ("slow", 3, Degraded)];
+        let expected = [
+            ("good", 1, Up),
+            ("bad", 1, Down),
+            ("bad", 2, Down),
+            ("bad", 3, Down),
+            ("slow", 1, Degraded),
+            ("slow", 2, Degraded),
+            ("slow", 3, Degraded),
+        ];
         assert_eq!(states(&first), expected);
 
         let second = round(&checker, &service, &mut known).await;
-        assert_eq!(states(&second), [("good", 1, Up), ("bad", 1, Down), ("slow", 1, Degraded)], "known failures are not tried again");
+        assert_eq!(
+            states(&second),
+            [("good", 1, Up), ("bad", 1, Down), ("slow", 1, Degraded)],
+            "known failures are not tried again"
+        );
     }
 
     #[tokio::test]

@@ -184,7 +184,8 @@ async fn a_box_at_1970_calls_no_certificate_invalid_once_its_floor_is_raised() {
 async fn a_port_is_judged_by_whether_it_accepts_and_what_it_says() {
     let mut tasks = JoinSet::new();
     let open = format!("127.0.0.1:{}", listener(&mut tasks, "220 ready\r\n", None).await);
-    let conversing = |expect: &str| TcpCheck { send: Some("hello\n".to_owned()), expect: Some(expect.to_owned()), ..tcp(open.clone()) };
+    let conversing =
+        |expect: &str| TcpCheck { send: Some("hello\n".to_owned()), expect: Some(expect.to_owned()), ..tcp(open.clone()) };
     assert_eq!(said(&ask(CheckKind::Tcp(tcp(open.clone()))).await), (Up, "ok"));
     assert_eq!(said(&ask(CheckKind::Tcp(conversing("220"))).await), (Up, "ok"));
     assert_eq!(said(&ask(CheckKind::Tcp(conversing("250"))).await), (Down, "body"));
@@ -270,6 +271,26 @@ async fn at_its_limit_a_plugin_is_killed_with_all_that_it_started() {
     let forking = script(dir.path(), "fork", &format!("sleep 600 & echo $! > {pids}; echo $$ >> {pids}; sleep 600"));
     let result = ask_within(Duration::from_secs(1), CheckKind::Plugin(forking)).await;
     assert_eq!(said(&result), (Down, "timeout"));
+    for pid in fs::read_to_string(&pids).expect("the pids").lines() {
+        dies(pid).await;
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_that_nobody_waits_for_any_more_is_killed_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let pids = dir.path().join("pids");
+    let text = format!("sleep 600 & echo $! > {0}.new; echo $$ >> {0}.new; mv {0}.new {0}; sleep 600", pids.display());
+    let asking = ask(CheckKind::Plugin(script(dir.path(), "fork", &text)));
+    let written = async {
+        while !pids.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        result = asking => panic!("it ended by itself: {result:?}"),
+        () = written => {}
+    }
     for pid in fs::read_to_string(&pids).expect("the pids").lines() {
         dies(pid).await;
     }
