@@ -18,6 +18,9 @@ both_databases!(
     no_route_answers_without_credentials,
 );
 
+/// What it is, the body, its encoding, the statuses that refuse it.
+type Case = (&'static str, Vec<u8>, Option<&'static str>, &'static [u16]);
+
 async fn what_is_too_much_or_no_message_is_refused_and_others_go_on(engine: Engine) -> Result<()> {
     let scene = Scene::set(engine).await?;
     let mut bad = scene.peer("bad", &["shop"]).await?;
@@ -28,7 +31,7 @@ async fn what_is_too_much_or_no_message_is_refused_and_others_go_on(engine: Engi
     let one = serde_json::to_value(raise(&mut bad, "shop"))?;
     many["records"] = Value::Array(vec![one; MAX_RECORDS + 1]);
     let random: Vec<u8> = (0..=u8::MAX).cycle().map(|b| b.wrapping_mul(167)).take(MAX_BODY_BYTES + 1).collect();
-    let cases: [(&str, Vec<u8>, Option<&str>, &[u16]); 11] = [
+    let cases: [Case; 11] = [
         ("larger than a body may be", random, Some("zstd"), &[413]),
         ("a bomb", zstd(&vec![b' '; MAX_INFLATED_BYTES * 8])?, Some("zstd"), &[413]),
         ("deep", zstd(deep.as_bytes())?, Some("zstd"), &[400]),
