@@ -3,7 +3,6 @@
 //! Order: configuration, logs, identity, spool (a new epoch), the judgement of the last run, the loops. It must never decide
 //! what a flow or a stage should.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -18,11 +17,11 @@ use crate::flow::contact::Contact;
 use crate::flow::poll::{self, Polling};
 use crate::flow::renewal::{self, Renewing};
 use crate::flow::report::{self, Reporting};
-use crate::flow::start::{self, Machine};
+use crate::flow::start;
 use crate::flow::watch::{self, Current, Watch};
 use crate::lifecycle::Lifecycle;
 use crate::local::{Answering, Facts, Failure, answer_requests};
-use crate::probes::ClockReference;
+use crate::probes::{ClockReference, Host, Place};
 use crate::spool::{Limits, Spool};
 use crate::uplink::{Identity, Proxy, Settings, TrustedClock, Uplink};
 
@@ -37,9 +36,9 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     let uplink = Arc::new(Uplink::new(identity, settings(&config)?, clock)?);
     let limits = Limits { max_bytes: config.spool_max_bytes };
     let (spool, opened) = Spool::open(&config.state_dir.join("spool"), limits, &SystemRandom::new(), time.clone())?;
-    let machine = Machine::read(Path::new("/"));
-    let kind = start::judge(&opened.starts, &machine.boot_id, machine.uptime_s);
-    start::announce(&spool, kind, machine, config.declared_services(), time.now()).await?;
+    let host = Host::look(&Place::here(time.clone()));
+    let kind = start::judge(&opened.starts, &host.boot_id, host.uptime_s);
+    start::announce(&spool, kind, host, config.declared_services(), time.now()).await?;
     let safe_mode = kind.is_safe_mode();
     if safe_mode {
         spool.push(Payload::Fault(faults::safe_mode_raised(time.now()))).await?;
@@ -69,8 +68,13 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
         safe_mode,
     };
     life.spawn("watch", watch::run(watch, watching_stop.requested()));
-    let reporting =
-        Reporting { spool: spool.clone(), uplink: Arc::clone(&uplink), time: time.clone(), contact: contact.clone(), clock: reference.clone() };
+    let reporting = Reporting {
+        spool: spool.clone(),
+        uplink: Arc::clone(&uplink),
+        time: time.clone(),
+        contact: contact.clone(),
+        clock: reference.clone(),
+    };
     life.spawn("report", report::run(reporting, reporting_stop));
     let polling = Polling {
         spool,

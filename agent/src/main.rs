@@ -52,7 +52,8 @@ fn main() -> ExitCode {
 fn parse(lang: Lang) -> anyhow::Result<Command> {
     let output = Output { json: false, lang };
     let config = PathBuf::from(DEFAULT_PATH);
-    let mut command = Command { config, output, words: Vec::new(), join_file: None, again: false, note: "mainstay-agent test".into() };
+    let mut command =
+        Command { config, output, words: Vec::new(), join_file: None, again: false, note: "mainstay-agent test".into() };
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {

@@ -1,2 +1,22 @@
-//! x
-fn main(){}
+//! `mainstay-collector`: commands and exit codes. The module list is the path of the data and the import order: a module names
+//! only what stands above it.
+#![recursion_limit = "256"]
+
+mod customers;
+mod config;
+mod lifecycle;
+mod db;
+mod audit;
+mod appliances;
+mod faults;
+mod tickets;
+mod clocks;
+mod notices;
+mod flow;
+mod commands;
+
+fn main() -> std::process::ExitCode {
+    // The second installation of a provider is the only way to fail here, and the first is as good.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    commands::run(std::env::args_os())
+}

@@ -1,1 +1,19 @@
-//! x
+//! A fleet harness that speaks like a user: it starts the real programs, a real database, a real mail server and a real browser
+//! on this machine, and asks them what a user could ask. It must never reach into the programs' own code or tables.
+//!
+//! The module list is the import order: a module names only what stands above it.
+
+pub mod patience;
+pub mod process;
+pub mod postgres;
+pub mod database;
+pub mod link;
+pub mod mailbox;
+pub mod postfix;
+pub mod scripted_mail;
+pub mod browser;
+pub mod business;
+pub mod machine_clock;
+pub mod wire;
+pub mod collector;
+pub mod agent;

@@ -60,7 +60,12 @@ pub(crate) struct Contact {
 
 impl Default for Contact {
     fn default() -> Self {
-        Self { facts: Arc::default(), report_now: Arc::default(), renew_now: Arc::default(), receipts: broadcast::Sender::new(16) }
+        Self {
+            facts: Arc::default(),
+            report_now: Arc::default(),
+            renew_now: Arc::default(),
+            receipts: broadcast::Sender::new(16),
+        }
     }
 }
 

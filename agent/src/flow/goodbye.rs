@@ -48,7 +48,11 @@ fn reason_of(jobs: &str) -> &'static str {
 
 async fn pending_jobs() -> String {
     let mut systemctl = tokio::process::Command::new("systemctl");
-    systemctl.args(["list-jobs", "--no-legend", "--no-pager", "--plain"]).env_clear().env("PATH", "/usr/bin:/bin").kill_on_drop(true);
+    systemctl
+        .args(["list-jobs", "--no-legend", "--no-pager", "--plain"])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .kill_on_drop(true);
     systemctl.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     match tokio::time::timeout(ASK_TIMEOUT, systemctl.output()).await {
         Ok(Ok(output)) => String::from_utf8_lossy(&output.stdout).into_owned(),

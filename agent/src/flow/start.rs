@@ -4,14 +4,13 @@
 //! five minutes of uptime are a crash loop: safe mode. Another boot without a goodbye is an unexpected reboot. It must never
 //! trust wall time, which may have jumped in between.
 
-use std::path::Path;
-
 use mainstay_shared::check::DeclaredService;
 use mainstay_shared::fault::{FaultChange, FaultChangeKind, FaultGrounds, FaultKey, Level};
 use mainstay_shared::limits::{MAX_NAME_CHARS, MAX_TEXT_CHARS, clean_text};
 use mainstay_shared::record::{Payload, Started};
 use mainstay_shared::time_source::UnixMs;
 
+use crate::probes::Host;
 use crate::spool::{PastStart, Spool, SpoolError};
 
 /// Crash starts within this much uptime count together.
@@ -20,35 +19,6 @@ const LOOP_WINDOW_S: u64 = 300;
 const LOOP_STARTS: usize = 3;
 /// The machine went down without a goodbye.
 const CODE_REBOOTED: &str = "rebooted_unexpectedly";
-
-/// What the kernel says of this boot and machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Machine {
-    /// The kernel's boot id; empty when it can't be read.
-    pub(crate) boot_id: String,
-    /// Seconds since boot.
-    pub(crate) uptime_s: u64,
-    /// The host's name.
-    pub(crate) hostname: String,
-    /// Operating system and kernel.
-    pub(crate) platform: String,
-}
-
-impl Machine {
-    /// Reads them below `root` (`/` in earnest).
-    pub(crate) fn read(root: &Path) -> Self {
-        let line = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_default().trim().to_owned();
-        let uptime = line("proc/uptime");
-        let os = line("etc/os-release");
-        let pretty = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"').to_owned();
-        Self {
-            boot_id: clean_text(&line("proc/sys/kernel/random/boot_id"), MAX_NAME_CHARS),
-            uptime_s: uptime.split('.').next().and_then(|s| s.parse().ok()).unwrap_or(0),
-            hostname: clean_text(&line("proc/sys/kernel/hostname"), MAX_NAME_CHARS),
-            platform: clean_text(&format!("{pretty}, kernel {}", line("proc/sys/kernel/osrelease")), MAX_TEXT_CHARS),
-        }
-    }
-}
 
 /// How the run before this one ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,17 +69,17 @@ pub(crate) fn judge(past: &[PastStart], boot_id: &str, uptime_s: u64) -> StartKi
 pub(crate) async fn announce(
     spool: &Spool,
     kind: StartKind,
-    machine: Machine,
+    machine: Host,
     services: Vec<DeclaredService>,
     now: UnixMs,
 ) -> Result<(), SpoolError> {
     tracing::info!(?kind, epoch = %spool.epoch(), "started");
     let started = Started {
         agent_version: env!("CARGO_PKG_VERSION").into(),
-        boot_id: machine.boot_id,
+        boot_id: clean_text(&machine.boot_id, MAX_NAME_CHARS),
         uptime_s: machine.uptime_s,
-        hostname: machine.hostname,
-        platform: machine.platform,
+        hostname: clean_text(&machine.hostname, MAX_NAME_CHARS),
+        platform: clean_text(&machine.platform, MAX_TEXT_CHARS),
         after_crash: matches!(kind, StartKind::AfterCrash | StartKind::CrashLoop),
         safe_mode: kind.is_safe_mode(),
         services,
@@ -154,21 +124,22 @@ mod tests {
             ("after a planned reboot", &[("b", 10, true)], StartKind::AfterGoodbye),
             ("after a crash", &[("a", 10, false)], StartKind::AfterCrash),
             ("two crash starts are no loop yet", &[("a", 900, false), ("a", 950, false)], StartKind::AfterCrash),
-            ("the third crash start within five minutes", &[("a", 850, false), ("a", 900, false), ("a", 950, false)], StartKind::CrashLoop),
+            (
+                "the third crash start within five minutes",
+                &[("a", 850, false), ("a", 900, false), ("a", 950, false)],
+                StartKind::CrashLoop,
+            ),
             ("the third, but slowly", &[("a", 10, false), ("a", 300, false), ("a", 950, false)], StartKind::AfterCrash),
             ("a clean stop ends a loop", &[("a", 900, false), ("a", 950, true), ("a", 960, false)], StartKind::AfterCrash),
             ("power loss", &[("b", 5000, false)], StartKind::AfterUnexpectedReboot),
-            ("crashes of the boot before do not count", &[("b", 9, false), ("b", 9, false), ("a", 990, false)], StartKind::AfterCrash),
+            (
+                "crashes of the boot before do not count",
+                &[("b", 9, false), ("b", 9, false), ("a", 990, false)],
+                StartKind::AfterCrash,
+            ),
         ];
         for (sentence, script, expected) in table {
             assert_eq!(judge(&past(script), "a", 1000), *expected, "{sentence}");
         }
-    }
-
-    #[test]
-    fn this_machine_has_a_boot_id_and_a_name() {
-        let machine = Machine::read(Path::new("/"));
-        assert_eq!(machine.boot_id.len(), 36);
-        assert!(!machine.hostname.is_empty() && machine.platform.contains("kernel"));
     }
 }

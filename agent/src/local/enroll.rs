@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::words::pick;
 use super::{Exit, Failure, Output, say, say_json};
 use crate::atomic_file;
-use crate::flow::start::Machine;
+use crate::probes::{Host, Place};
 use crate::uplink::{Attempt, EnrolFailed, Identity, IdentityError, Settings, TrustedClock, enrol};
 
 const MAX_JOIN_BYTES: u64 = 8192;
@@ -48,12 +48,14 @@ pub(crate) async fn enroll(
         Err(error @ IdentityError::Unreadable { .. }) => return Err(error.into()),
         _ => {}
     }
-    let join: JoinString = read_join(join_file.as_deref())?.parse().map_err(|error| Failure::new(Exit::BadData, anyhow::Error::new(error)))?;
+    let join: JoinString =
+        read_join(join_file.as_deref())?.parse().map_err(|error| Failure::new(Exit::BadData, anyhow::Error::new(error)))?;
     atomic_file::private_dir(state_dir)?;
     let attempt = Attempt::resume_or_begin(state_dir, &join.token_id, &SystemRandom::new())?;
     let clock = TrustedClock::new(time.clone(), state_dir);
-    let machine = Machine::read(Path::new("/"));
-    let enrolled = enrol(&join, &attempt, machine.hostname, hardware(Path::new("/")), settings, &clock).await;
+    let host = Host::look(&Place::here(time.clone()));
+    let enrolled =
+        enrol(&join, &attempt, clean_text(&host.hostname, MAX_NAME_CHARS), hardware(Path::new("/")), settings, &clock).await;
     let identity = enrolled.map_err(|error| match error {
         EnrolFailed::Refused { .. } => Failure::new(Exit::NotAllowed, error),
         EnrolFailed::Unavailable { .. } => Failure::new(Exit::Unavailable, error),

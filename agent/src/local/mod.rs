@@ -17,11 +17,9 @@ pub(crate) use spool_files::{SpoolCommand, spool};
 pub(crate) use status::{Facts, status};
 pub(crate) use words::{HELP, Lang, pick};
 
-/// How a command ended, as the process's exit code (sysexits.h).
+/// How a command failed, as the process's exit code (sysexits.h); 0 is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Done.
-    Ok = 0,
     /// Wrong usage or configuration.
     Usage = 64,
     /// The input or a file is damaged.

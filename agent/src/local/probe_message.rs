@@ -11,7 +11,9 @@ use super::{Exit, Failure, Output, say, say_json, socket};
 /// [`Exit::Unavailable`] when no agent runs, [`Exit::TryLater`] when no receipt came in time: the message waits in the spool.
 pub(crate) async fn test(state_dir: &Path, note: String, output: Output) -> Result<(), Failure> {
     let answer = socket::ask_test(state_dir, note).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::PermissionDenied => Failure::new(Exit::NotAllowed, anyhow::anyhow!("run as root or as the agent's user")),
+        std::io::ErrorKind::PermissionDenied => {
+            Failure::new(Exit::NotAllowed, anyhow::anyhow!("run as root or as the agent's user"))
+        }
         _ => Failure::new(Exit::Unavailable, anyhow::Error::new(error).context("the agent does not run or does not answer")),
     })?;
     if output.json {

@@ -57,7 +57,8 @@ fn report(found: &Inspection, output: Output) -> Result<(), Failure> {
     if found.is_sound() {
         return Ok(());
     }
-    let error = anyhow::anyhow!("accepted records are damaged or missing; a start of the agent or `spool repair` accounts for them");
+    let error =
+        anyhow::anyhow!("accepted records are damaged or missing; a start of the agent or `spool repair` accounts for them");
     Err(Failure::new(Exit::BadData, error))
 }
 
@@ -71,7 +72,9 @@ fn print(found: &Inspection, output: Output) {
     say(format_args!(
         "{} {} / {} / {}",
         pick(lang, "累计丢弃 / 损坏 / 拒收", "dropped / corrupt / poison so far"),
-        lost.dropped, lost.corrupt_records, lost.poison
+        lost.dropped,
+        lost.corrupt_records,
+        lost.poison
     ));
     for bad in &found.bad_ranges {
         say(format_args!("{} {} @{} {} B {}", pick(lang, "损坏区段", "bad range"), bad.segment, bad.offset, bad.bytes, bad.kind));

@@ -159,7 +159,9 @@ pub(crate) async fn status(config: &Config, time: &TimeSource, output: Output) -
     }
     match (&report.running, report.contact_is_old()) {
         (true, false) => Ok(()),
-        (true, true) => Err(Failure::new(Exit::Unavailable, anyhow::anyhow!("the collector has not answered for more than five minutes"))),
+        (true, true) => {
+            Err(Failure::new(Exit::Unavailable, anyhow::anyhow!("the collector has not answered for more than five minutes")))
+        }
         (false, _) => Err(Failure::new(Exit::Unavailable, anyhow::anyhow!("the agent does not run"))),
     }
 }
@@ -199,7 +201,11 @@ fn print(report: &StatusReport, lang: Lang) {
     };
     let running = if report.running { pick(lang, "运行中", "running") } else { pick(lang, "未运行", "not running") };
     let safe = if report.safe_mode { pick(lang, "（安全模式）", " (safe mode)") } else { "" };
-    line("代理程序", "agent", format!("{} {}", good_or_bad(report.running && !report.safe_mode, &format!("{running}{safe}")), report.agent_version));
+    line(
+        "代理程序",
+        "agent",
+        format!("{} {}", good_or_bad(report.running && !report.safe_mode, &format!("{running}{safe}")), report.agent_version),
+    );
     line("设备标识", "appliance", report.appliance.clone().unwrap_or_default());
     line("服务中心", "collector", report.addresses.join(" "));
     if report.running {
@@ -210,7 +216,14 @@ fn print(report: &StatusReport, lang: Lang) {
         line("联系故障", "trouble", paint("31", trouble));
     }
     if report.contact.held {
-        line("已挂起", "held", paint("31", pick(lang, "服务中心认为这是克隆或回滚的快照", "the collector takes this for a clone or a restored snapshot")));
+        line(
+            "已挂起",
+            "held",
+            paint(
+                "31",
+                pick(lang, "服务中心认为这是克隆或回滚的快照", "the collector takes this for a clone or a restored snapshot"),
+            ),
+        );
     }
     if report.contact.renewal_waits {
         line("证书续期", "renewal", paint("33", pick(lang, "等待运维人员批准", "waits for an operator")));
@@ -222,7 +235,12 @@ fn print(report: &StatusReport, lang: Lang) {
     let spool = &report.spool;
     let waiting = format!(
         "{} {} + {} {} ({} KiB / {} KiB)",
-        spool.fault_records, pick(lang, "条故障", "fault"), spool.sample_records, pick(lang, "条采样", "sample"), spool.bytes / 1024, spool.max_bytes / 1024
+        spool.fault_records,
+        pick(lang, "条故障", "fault"),
+        spool.sample_records,
+        pick(lang, "条采样", "sample"),
+        spool.bytes / 1024,
+        spool.max_bytes / 1024
     );
     line("待发记录", "backlog", waiting);
     if let Some(error) = &report.spool_error {
@@ -234,7 +252,12 @@ fn print(report: &StatusReport, lang: Lang) {
     print_services(report, lang, &line, &good_or_bad);
 }
 
-fn print_services(report: &StatusReport, lang: Lang, line: &dyn Fn(&str, &str, String), good_or_bad: &dyn Fn(bool, &str) -> String) {
+fn print_services(
+    report: &StatusReport,
+    lang: Lang,
+    line: &dyn Fn(&str, &str, String),
+    good_or_bad: &dyn Fn(bool, &str) -> String,
+) {
     for (name, state) in &report.services {
         let (good, word) = match state {
             Some(state) => (*state == ServiceState::Up, state_word(lang, *state)),

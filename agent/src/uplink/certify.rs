@@ -148,7 +148,8 @@ pub(crate) async fn renew(uplink: &Uplink, now: UnixMs) -> anyhow::Result<Renewa
     };
     match outcome {
         Outcome::Sent(reply) => {
-            let renewed = Identity { enrolled_at: old.enrolled_at, ..Identity::from_reply(reply, old.addresses, old.key_pem, now)? };
+            let renewed =
+                Identity { enrolled_at: old.enrolled_at, ..Identity::from_reply(reply, old.addresses, old.key_pem, now)? };
             anyhow::ensure!(renewed.appliance == old.appliance, "the renewed certificate is for another appliance");
             Ok(Renewal::Renewed(Box::new(renewed)))
         }

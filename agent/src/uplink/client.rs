@@ -126,7 +126,11 @@ impl Session {
 impl Settings {
     /// The configured addresses, else `enrolled`.
     fn addresses_or(&self, enrolled: &[String]) -> Vec<String> {
-        if self.addresses.is_empty() { enrolled.to_vec() } else { self.addresses.iter().map(|a| format!("https://{a}")).collect() }
+        if self.addresses.is_empty() {
+            enrolled.to_vec()
+        } else {
+            self.addresses.iter().map(|a| format!("https://{a}")).collect()
+        }
     }
 }
 
@@ -219,14 +223,17 @@ async fn read_answer<A: DeserializeOwned>(mut response: reqwest::Response, clock
             Err(error) => return Outcome::RetryAfter { after, why: with_causes(&error) },
         }
     }
-    let said: ErrorBody = serde_json::from_slice(&bytes).unwrap_or_else(|_| ErrorBody { error: String::new(), message: String::new() });
+    let said: ErrorBody =
+        serde_json::from_slice(&bytes).unwrap_or_else(|_| ErrorBody { error: String::new(), message: String::new() });
     let message = mainstay_shared::limits::clean_text(&said.message, 300);
     match rules::judge(status, &said.error) {
         Verdict::Taken => match serde_json::from_slice(&bytes) {
             Ok(answer) => Outcome::Sent(answer),
             Err(error) => Outcome::RetryAfter { after: None, why: format!("the answer is not understood: {error}") },
         },
-        Verdict::Wait => Outcome::RetryAfter { after, why: format!("status {status} {} {message}", said.error).trim_end().to_owned() },
+        Verdict::Wait => {
+            Outcome::RetryAfter { after, why: format!("status {status} {} {message}", said.error).trim_end().to_owned() }
+        }
         Verdict::Refused => Outcome::Refused { word: said.error, message },
         Verdict::NotEnrolled => Outcome::NotEnrolled { message },
         Verdict::Stale => Outcome::Stale { message },

@@ -95,8 +95,8 @@ impl Identity {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(IdentityError::Missing { path }),
             Err(source) => return Err(IdentityError::Unreadable { path, source }),
         };
-        let identity: Self =
-            serde_json::from_slice(&bytes).map_err(|_| IdentityError::Damaged { path: path.clone(), what: "not the JSON of an identity" })?;
+        let identity: Self = serde_json::from_slice(&bytes)
+            .map_err(|_| IdentityError::Damaged { path: path.clone(), what: "not the JSON of an identity" })?;
         match identity.flaw() {
             None => Ok(identity),
             Some(what) => Err(IdentityError::Damaged { path, what }),

@@ -22,7 +22,7 @@ pub(crate) use clock::TrustedClock;
 pub(crate) use identity::{Identity, IdentityError, Validity};
 pub(crate) use rules::{AfterRefusal, Backoff, BatchSize, renewal_is_due};
 #[cfg(test)]
-pub(crate) use stand_in::StandIn;
+pub(crate) use stand_in::{Answer, Asked, Authority, StandIn};
 
 /// What became of a request.
 #[derive(Debug)]

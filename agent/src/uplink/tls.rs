@@ -88,7 +88,9 @@ impl Verifier {
     /// Another time to judge by, if `error` is one of time and a signed time disagrees with the machine's clock.
     fn other_time(&self, error: &Error) -> Option<Judged> {
         match error {
-            Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => Some(Judged::Later(*not_before)),
+            Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
+                Some(Judged::Later(*not_before))
+            }
             Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
                 let signed = clock::unix_time(self.clock.aged_signed_time()?);
                 (signed.as_secs() < not_after.as_secs()).then_some(Judged::Earlier(signed))

@@ -1,0 +1,25 @@
+# The few commands of the house. Each does its own set-up (scripts/setup.sh) and writes nothing outside this folder.
+.PHONY: help build check test bench demo
+
+help:
+	@echo 'make demo    from nothing to a critical ticket, on this machine, with the release binaries'
+	@echo 'make test    everything that is tested, on both databases'
+	@echo 'make check   format, lints, docs, dependency policy'
+	@echo 'make bench   reports per second at the collector, both databases'
+	@echo 'make build   the release binaries'
+
+build:
+	@scripts/setup.sh build
+	cargo build --release --locked -p mainstay-agent -p mainstay-collector
+
+check:
+	@scripts/check.sh
+
+test:
+	@scripts/test.sh
+
+bench:
+	@scripts/bench.sh
+
+demo:
+	@scripts/demo.sh

@@ -1,0 +1,95 @@
+//! Runs what may block in the kernel (name resolution, a dead mount, starting a program from one) on a thread of its own.
+//!
+//! At most one job per object is under way: while one hangs, the next is refused instead of piling up threads. The threads are
+//! not the runtime's, so that a hung one never keeps the agent from ending.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+/// Hands out threads, one per object at most. Cheap to clone; the clones share the count.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Aside {
+    busy: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AsideError {
+    /// The job before this one has not come back yet.
+    #[error("{0} still hangs in the kernel since an earlier try")]
+    StillHanging(String),
+    /// No answer in time; the thread is left behind until the kernel lets it go.
+    #[error("{0} gave no answer in time")]
+    TimedOut(String),
+    /// No thread could be started, or it died.
+    #[error("no thread for {0}")]
+    NoThread(String, #[source] Option<io::Error>),
+}
+
+impl Aside {
+    /// Runs `job` aside and waits for it for at most `limit`.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        object: &str,
+        limit: Duration,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, AsideError> {
+        let object = object.to_owned();
+        if !self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(object.clone()) {
+            return Err(AsideError::StillHanging(object));
+        }
+        let free = Free { busy: Arc::clone(&self.busy), object: object.clone() };
+        let (sender, receiver) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("aside".to_owned()).spawn(move || {
+            let answer = job();
+            drop(free);
+            drop(sender.send(answer));
+        });
+        if let Err(error) = thread {
+            return Err(AsideError::NoThread(object, Some(error)));
+        }
+        match tokio::time::timeout(limit, receiver).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(AsideError::NoThread(object, None)),
+            Err(_) => Err(AsideError::TimedOut(object)),
+        }
+    }
+}
+
+/// Gives the object free again, however the job ends.
+struct Free {
+    busy: Arc<Mutex<BTreeSet<String>>>,
+    object: String,
+}
+
+impl Drop for Free {
+    fn drop(&mut self) {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.object);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn one_hanging_object_is_not_asked_twice_and_others_are_not_held_up() {
+        let aside = Aside::default();
+        let (release, hold) = std::sync::mpsc::channel::<()>();
+        let hung = aside.run("disk:/dead", Duration::from_millis(20), move || hold.recv().is_ok()).await;
+        assert!(matches!(hung, Err(AsideError::TimedOut(_))));
+        assert!(matches!(aside.run("disk:/dead", LONG, || 1).await, Err(AsideError::StillHanging(_))));
+        assert_eq!(aside.run("disk:/", LONG, || 2).await.expect("another object"), 2);
+
+        release.send(()).expect("the thread still waits");
+        while matches!(aside.run("disk:/dead", LONG, || 3).await, Err(AsideError::StillHanging(_))) {
+            tokio::task::yield_now().await;
+        }
+    }
+}

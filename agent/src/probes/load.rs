@@ -1,0 +1,33 @@
+//! Load: processes that run or wait for a disk, averaged over 1, 5 and 15 minutes, from /proc/loadavg (proc(5)).
+//!
+//! The judged value is per processor, so that one threshold fits small and large machines; the count of processors comes from
+//! /proc/stat of the same tree.
+
+use super::counters::to_float;
+use super::{Place, Probe, Reading};
+
+/// The machine's load.
+pub(crate) struct Load;
+
+impl Probe for Load {
+    fn objects(&mut self, _: &Place) -> Vec<String> {
+        vec!["load".to_owned()]
+    }
+
+    fn measure(&mut self, object: &str, place: &Place) -> Vec<Reading> {
+        let Some(text) = place.read_proc("loadavg") else { return Vec::new() };
+        let averages: Vec<f64> = text.split_ascii_whitespace().take(3).filter_map(|word| word.parse().ok()).collect();
+        let [one, five, fifteen] = averages[..] else { return Vec::new() };
+        let mut readings =
+            vec![Reading::new(object, "avg1", one), Reading::new(object, "avg5", five), Reading::new(object, "avg15", fifteen)];
+        if let Some(processors) = place.read_proc("stat").map(|text| processors(&text)).filter(|n| *n > 0) {
+            readings.push(Reading::new(object, "avg5_per_cpu", five / to_float(processors)));
+        }
+        readings
+    }
+}
+
+fn processors(stat: &str) -> u64 {
+    let numbered = |line: &&str| line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    stat.lines().filter(numbered).count().try_into().unwrap_or(0)
+}

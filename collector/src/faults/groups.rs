@@ -1,0 +1,124 @@
+//! Service groups: "needs k of n members", spanning appliances, kept at the collector because no appliance sees the others.
+//!
+//! A service that stands in no group is a group of one. Staff create groups; an appliance only declares its services.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use sqlx::Row as _;
+
+use crate::db::Conn;
+
+/// A group as staff declare it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Group {
+    pub(crate) tenant_id: String,
+    /// A short word, unique for the customer.
+    pub(crate) group_id: String,
+    pub(crate) name: String,
+    /// How many healthy members the customer's business needs.
+    pub(crate) needs: u32,
+    pub(crate) members: Vec<GroupMember>,
+}
+
+/// One member: a declared service on an appliance. It stands in one group at most.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct GroupMember {
+    pub(crate) appliance_id: String,
+    pub(crate) service: String,
+}
+
+/// Why a group can't be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadGroup {
+    /// It would always or never be below its need.
+    #[error("service group {group_id:?}: needs {needs} of {members} members; expected 1 to {members}")]
+    Needs { group_id: String, needs: u32, members: usize },
+    /// Named twice.
+    #[error("service group {group_id:?}: service {service:?} of appliance {appliance_id} is named twice")]
+    Twice { group_id: String, appliance_id: String, service: String },
+}
+
+/// Whether `group` makes sense.
+///
+/// # Errors
+/// With what is wrong and what is accepted.
+pub(crate) fn check(group: &Group) -> Result<(), BadGroup> {
+    let members = group.members.len();
+    if group.needs == 0 || usize::try_from(group.needs).unwrap_or(usize::MAX) > members {
+        return Err(BadGroup::Needs { group_id: group.group_id.clone(), needs: group.needs, members });
+    }
+    let mut seen = BTreeSet::new();
+    match group.members.iter().find(|member| !seen.insert(*member)) {
+        None => Ok(()),
+        Some(twice) => Err(BadGroup::Twice {
+            group_id: group.group_id.clone(),
+            appliance_id: twice.appliance_id.clone(),
+            service: twice.service.clone(),
+        }),
+    }
+}
+
+/// A customer's groups with their members.
+pub(crate) async fn list(conn: &mut Conn, tenant_id: &str) -> Result<Vec<Group>, sqlx::Error> {
+    let groups = sqlx::query("SELECT group_id, name, needs FROM service_groups WHERE tenant_id = $1 ORDER BY group_id")
+        .bind(tenant_id)
+        .fetch_all(&mut *conn)
+        .await?;
+    let members = sqlx::query(
+        "SELECT group_id, appliance_id, service FROM service_group_members WHERE tenant_id = $1 ORDER BY appliance_id, service",
+    )
+    .bind(tenant_id)
+    .fetch_all(conn)
+    .await?;
+    let mut found = Vec::with_capacity(groups.len());
+    for row in &groups {
+        found.push(Group {
+            tenant_id: tenant_id.to_owned(),
+            group_id: row.try_get("group_id")?,
+            name: row.try_get("name")?,
+            needs: u32::try_from(row.try_get::<i64, _>("needs")?).unwrap_or(u32::MAX),
+            members: Vec::new(),
+        });
+    }
+    for row in &members {
+        let group_id: String = row.try_get("group_id")?;
+        if let Some(group) = found.iter_mut().find(|group| group.group_id == group_id) {
+            group.members.push(GroupMember { appliance_id: row.try_get("appliance_id")?, service: row.try_get("service")? });
+        }
+    }
+    Ok(found)
+}
+
+/// Writes a group and its members, whether it existed or not. The caller audits it and marks the change.
+///
+/// # Errors
+/// If the group makes no sense ([`BadGroup`]), a member stands in another group or on an unknown appliance, or the database refuses.
+pub(crate) async fn upsert_group(tx: &mut Conn, group: &Group) -> anyhow::Result<()> {
+    check(group)?;
+    sqlx::query(
+        "INSERT INTO service_groups (tenant_id, group_id, name, needs) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (tenant_id, group_id) DO UPDATE SET name = excluded.name, needs = excluded.needs",
+    )
+    .bind(&group.tenant_id)
+    .bind(&group.group_id)
+    .bind(&group.name)
+    .bind(i64::from(group.needs))
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query("DELETE FROM service_group_members WHERE tenant_id = $1 AND group_id = $2")
+        .bind(&group.tenant_id)
+        .bind(&group.group_id)
+        .execute(&mut *tx)
+        .await?;
+    for member in &group.members {
+        sqlx::query("INSERT INTO service_group_members (tenant_id, group_id, appliance_id, service) VALUES ($1, $2, $3, $4)")
+            .bind(&group.tenant_id)
+            .bind(&group.group_id)
+            .bind(&member.appliance_id)
+            .bind(&member.service)
+            .execute(&mut *tx)
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! The stories: one short file per thing that happens. Load everything, decide purely, store in one transaction; effects leave
+//! through the outbox. Stages (the rooms above) are passive and never call each other; only these files bring them together.
+
+use std::sync::Arc;
+
+use mainstay_shared::time_source::TimeSource;
+use ring::rand::SystemRandom;
+use tokio::sync::{Notify, watch};
+
+use crate::config::Config;
+use crate::db::Db;
+
+pub(crate) mod faults_arrive;
+pub(crate) mod collector_faults;
+pub(crate) mod time_passes;
+pub(crate) mod staff_acts;
+pub(crate) mod explain;
+
+/// What every story needs; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) config: Arc<Config>,
+    pub(crate) db: Db,
+    pub(crate) time: TimeSource,
+    pub(crate) rng: SystemRandom,
+    /// The newest value of the `change` counter that this node has seen: pages and long polls wait on it.
+    pub(crate) changes: watch::Receiver<i64>,
+    /// Asks this node to look for changes now rather than at the next tick.
+    pub(crate) look_now: Arc<Notify>,
+}

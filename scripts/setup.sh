@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Installs what a part of the work needs and the machine lacks: Debian packages, nothing else.
+# Usage: scripts/setup.sh PART...     parts: build database browser monitoring mail demo misc, or all
+# A fast no-op when everything is there. Says what it installs; starts and enables no service that it installs.
+# Exit codes: 0 all there, 64 unknown part, 69 something is missing and can't be installed from here.
+set -euo pipefail
+
+say() { printf 'set-up: %s\n' "$*"; }
+has() { command -v "$1" >/dev/null 2>&1; }
+has_postgres() { has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+has_chinese_font() { has fc-list && [ -n "$(fc-list :lang=zh 2>/dev/null | head -n 1)" ]; }
+
+missing=()
+want() { missing+=("$@"); }
+
+part() {
+  case "$1" in
+    build)      has cc || want gcc libc6-dev
+                has git || want git ;;
+    database)   has_postgres || want postgresql ;;
+    browser)    has chromium || want chromium
+                has chromedriver || want chromium-driver
+                has_chinese_font || want fontconfig fonts-wqy-microhei ;;
+    monitoring) [ -x /usr/lib/nagios/plugins/check_dummy ] || want monitoring-plugins-basic ;;
+    mail)       [ -x /usr/sbin/postfix ] || want postfix ;;
+    demo)       [ -x /usr/bin/python3 ] || want python3
+                /usr/bin/python3 -c "import aiosmtpd" 2>/dev/null || want python3-aiosmtpd
+                has openssl || want openssl
+                has curl || want curl ca-certificates ;;
+    misc)       compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || want libfaketime
+                has strace || want strace
+                has openssl || want openssl
+                has curl || want curl ca-certificates ;;
+    all)        for p in build database browser monitoring mail demo misc; do part "$p"; done ;;
+    *)          say "unknown part \"$1\": expected build, database, browser, monitoring, mail, demo, misc or all" >&2; exit 64 ;;
+  esac
+}
+
+policy=/usr/sbin/policy-rc.d
+policy_mark='mainstay set-up: no service starts while packages are installed'
+forbid_starting() {
+  # One that an interrupted run left behind goes; one of the machine's own stays and rules.
+  if [ -f "$policy" ] && grep -q "$policy_mark" "$policy"; then rm -f "$policy"; fi
+  [ -e "$policy" ] && return 0
+  trap 'rm -f "$policy"' EXIT
+  trap 'exit 130' INT TERM
+  printf '#!/bin/sh\n# %s\nexit 101\n' "$policy_mark" >"$policy"
+  chmod 755 "$policy"
+}
+
+packages() { dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' 2>/dev/null | awk '$1 == "ii" { print $2 }' | sort -u; }
+
+disable_services_of() {
+  local package file
+  for package in "$@"; do
+    dpkg -L "$package" 2>/dev/null | while read -r file; do
+      case "$file" in
+        /lib/systemd/system/*@.*|/usr/lib/systemd/system/*@.*) ;;
+        /lib/systemd/system/*.service|/lib/systemd/system/*.timer|/usr/lib/systemd/system/*.service|/usr/lib/systemd/system/*.timer)
+          has systemctl && systemctl disable --no-reload "${file##*/}" >/dev/null 2>&1 || true ;;
+        /etc/init.d/*) has update-rc.d && update-rc.d "${file##*/}" disable >/dev/null 2>&1 || true ;;
+      esac
+    done
+  done
+}
+
+[ $# -gt 0 ] || set -- all
+for name in "$@"; do part "$name"; done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if ! has apt-get; then
+  say "missing: ${missing[*]} (names of Debian packages); there is no apt-get here, please install their like" >&2
+  exit 69
+fi
+if [ "$(id -u)" != 0 ]; then
+  say "missing: ${missing[*]}; as root: apt-get install --no-install-recommends ${missing[*]}" >&2
+  exit 69
+fi
+
+say "installing ${missing[*]} (apt-get, no service is started or enabled)"
+export DEBIAN_FRONTEND=noninteractive
+forbid_starting
+before=$(packages)
+case " ${missing[*]} " in
+  *' postfix '*) has debconf-set-selections && echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections ;;
+esac
+apt-get -qq update || say 'apt-get update failed; trying with the lists that are there'
+if ! apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null; then
+  say "apt-get could not install: ${missing[*]}" >&2
+  exit 69
+fi
+mapfile -t added < <(comm -13 <(printf '%s\n' "$before") <(packages))
+disable_services_of "${added[@]}"
+say "done, ${#added[@]} packages with what they need"

@@ -1,0 +1,271 @@
+//! A collector as its operator knows it: founded with `init`, run with `serve`, asked through its command line. Agents reach it
+//! through a link that a test can break. It can be killed and started again on the same folder.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use mainstay_shared::enrolment::JoinString;
+use tempfile::TempDir;
+use toml::{Table, Value};
+
+use crate::browser::install_crypto;
+use crate::database::{Database, Engine};
+use crate::link::LinkProxy;
+use crate::patience::{A_WHILE, SOON, eventually};
+use crate::postgres::free_port;
+use crate::process::{Daemon, Output, program, run, tied};
+
+/// The customer of every story.
+pub const CUSTOMER: &str = "test-bank";
+/// Its site.
+pub const SITE: &str = "hq";
+/// Its contact's address.
+pub const CONTACT_MAIL: &str = "admin@test.invalid";
+
+/// Where notices go.
+#[derive(Debug, Clone)]
+pub struct MailWay {
+    /// The mail server's port on 127.0.0.1.
+    pub port: u16,
+    /// Its CA, for STARTTLS; without one the connection is plain.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// What a story wants other than the default.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The way out for mail.
+    pub mail: Option<MailWay>,
+    /// Keys of `[tickets]`: durations as in the configuration.
+    pub tickets: Vec<(&'static str, &'static str)>,
+    /// An address to ping.
+    pub watch: Option<String>,
+}
+
+/// The first operator's way in, as `init` printed it.
+#[derive(Debug, Clone)]
+pub struct SignIn {
+    /// The account's name.
+    pub username: String,
+    /// The generated password.
+    pub password: String,
+    /// The TOTP secret, base32.
+    pub totp_secret: String,
+}
+
+/// A founded collector with one customer and one site.
+#[derive(Debug)]
+pub struct Collector {
+    daemon: Option<Daemon>,
+    /// What agents connect through.
+    pub link: LinkProxy,
+    agents_listen: SocketAddr,
+    web_listen: SocketAddr,
+    /// The operator that `init` made.
+    pub operator: SignIn,
+    database: Database,
+    folder: TempDir,
+}
+
+impl Collector {
+    /// Founds a collector on an empty database and serves.
+    ///
+    /// # Errors
+    /// When a step of its operator's fails: names the command and what it printed.
+    pub async fn serving(engine: Engine, settings: Settings) -> Result<Self> {
+        let mut collector = Self::founded(engine, settings).await?;
+        collector.start().await?;
+        Ok(collector)
+    }
+
+    /// Founds a collector: configuration, `init`, one customer, one site, one contact.
+    ///
+    /// # Errors
+    /// As [`Collector::serving`].
+    pub async fn founded(engine: Engine, settings: Settings) -> Result<Self> {
+        install_crypto();
+        let folder = tempfile::Builder::new().prefix("mainstay-collector-").tempdir()?;
+        let agents_listen = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let web_listen = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let mut collector = Self {
+            daemon: None,
+            link: LinkProxy::to(agents_listen).await?,
+            agents_listen,
+            web_listen,
+            operator: SignIn { username: "operator".into(), password: String::new(), totp_secret: String::new() },
+            database: Database::fresh(engine).await?,
+            folder,
+        };
+        let text = toml::to_string(&collector.settings_table(&settings))?;
+        std::fs::write(collector.config_file(), text)?;
+        collector.init().await?;
+        Ok(collector)
+    }
+
+    async fn init(&mut self) -> Result<()> {
+        std::fs::write(self.path("passphrase"), "four words for testing\n")?;
+        let (root_key, passphrase) = (self.path("root-key.age"), self.path("passphrase"));
+        let printed = self
+            .command(&[
+                "init",
+                "--root-key-out",
+                &root_key.display().to_string(),
+                "--passphrase-file",
+                &passphrase.display().to_string(),
+                "--operator",
+                "operator",
+                "--email",
+                "operator@test.invalid",
+                "--json",
+            ])
+            .await?
+            .good()
+            .context("init")?;
+        let made: serde_json::Value = serde_json::from_str(&printed.stdout).context("what init printed")?;
+        let field =
+            |name: &str| made[name].as_str().map(str::to_owned).with_context(|| format!("init printed no {name}: {made}"));
+        self.operator.password = field("password")?;
+        self.operator.totp_secret = field("totp_secret")?;
+        for made in [
+            ["customer", "add", CUSTOMER, "--name", "测试银行"].as_slice(),
+            &["site", "add", SITE, "--customer", CUSTOMER, "--name", "HQ", "--city", "重庆", "--time-zone", "Asia/Shanghai"],
+            &["contact", "add", "--customer", CUSTOMER, "--name", "Wang", "--email", CONTACT_MAIL],
+        ] {
+            self.command(made).await?.good().with_context(|| made.join(" "))?;
+        }
+        Ok(())
+    }
+
+    fn settings_table(&self, settings: &Settings) -> Table {
+        let text = |value: &str| Value::String(value.to_owned());
+        let section = |pairs: Vec<(&str, Value)>| Value::Table(pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect());
+        let mut all = Table::new();
+        all.insert("data".into(), section(vec![("dir", text(&self.path("data").display().to_string()))]));
+        if let Some(url) = self.database.url() {
+            all.insert("database".into(), section(vec![("url", Value::String(url))]));
+        }
+        let address = format!("https://{}", self.link.address());
+        let agents =
+            vec![("listen", text(&self.agents_listen.to_string())), ("addresses", Value::Array(vec![Value::String(address)]))];
+        all.insert("agents".into(), section(agents));
+        let web = vec![("listen", text(&self.web_listen.to_string())), ("public_url", Value::String(self.web_url()))];
+        all.insert("web".into(), section(web));
+        if let Some(mail) = &settings.mail {
+            let mut pairs = vec![
+                ("server", text("127.0.0.1")),
+                ("port", Value::Integer(i64::from(mail.port))),
+                ("from", text("Mainstay <support@test.invalid>")),
+                ("security", text(if mail.ca_file.is_some() { "starttls" } else { "none" })),
+            ];
+            pairs.extend(mail.ca_file.iter().map(|file| ("ca_file", text(&file.display().to_string()))));
+            all.insert("mail".into(), section(pairs));
+        }
+        if !settings.tickets.is_empty() {
+            all.insert("tickets".into(), section(settings.tickets.iter().map(|(k, v)| (*k, text(v))).collect()));
+        }
+        if let Some(url) = &settings.watch {
+            all.insert("watch".into(), section(vec![("url", text(url)), ("interval", text("1s"))]));
+        }
+        all
+    }
+
+    /// Starts `serve` and waits until it says that it is healthy.
+    ///
+    /// # Errors
+    /// With the end of its log when it ends by itself.
+    pub async fn start(&mut self) -> Result<()> {
+        let mut command = tied(program("mainstay-collector")?);
+        command.arg("--config").arg(self.config_file()).arg("serve").current_dir(self.folder.path());
+        let mut daemon = Daemon::start("mainstay-collector serve", command, &self.path("collector.log"))?;
+        let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
+        let url = format!("{}/healthz", self.web_url());
+        eventually("the collector to be healthy", A_WHILE, async || {
+            daemon.must_run()?;
+            Ok(client.get(&url).send().await?.status().is_success().then_some(()))
+        })
+        .await?;
+        self.daemon = Some(daemon);
+        Ok(())
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        self.daemon.take().context("the collector runs")?.kill()
+    }
+
+    /// SIGTERM, and waits for a clean end.
+    ///
+    /// # Errors
+    /// When it does not end, or not cleanly.
+    pub async fn stop(&mut self) -> Result<()> {
+        let status = self.daemon.take().context("the collector runs")?.terminate(Duration::from_secs(60)).await?;
+        anyhow::ensure!(status.success(), "the collector ended with {status}:\n{}", self.log_text());
+        Ok(())
+    }
+
+    /// Runs one of its commands.
+    ///
+    /// # Errors
+    /// When it can't be run or takes too long; a refusal is an [`Output`] with its exit code.
+    pub async fn command(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = tied(program("mainstay-collector")?);
+        command.arg("--config").arg(self.config_file()).args(arguments).current_dir(self.folder.path());
+        run(command, "", A_WHILE).await
+    }
+
+    /// A join string for one appliance of the first site.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub async fn join_string(&self, arguments: &[&str]) -> Result<JoinString> {
+        let mut all = vec!["join-token", "create", "--customer", CUSTOMER, "--site", SITE];
+        all.extend(["--product", "gateway", "--duty", "single"]);
+        all.extend(arguments);
+        Ok(self.command(&all).await?.good().context("join-token create")?.stdout.trim().parse()?)
+    }
+
+    /// Where browsers and the API connect.
+    #[must_use]
+    pub fn web_url(&self) -> String {
+        format!("http://{}", self.web_listen)
+    }
+
+    /// Where agents connect, through the link.
+    #[must_use]
+    pub fn agents_url(&self) -> String {
+        format!("https://{}", self.link.address())
+    }
+
+    /// The agents' listener itself, past the link.
+    #[must_use]
+    pub fn agents_listen(&self) -> SocketAddr {
+        self.agents_listen
+    }
+
+    /// What it logged in all its lives.
+    #[must_use]
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(self.path("collector.log")).unwrap_or_default()
+    }
+
+    /// A file in its folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.path("collector.toml")
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
