@@ -11,6 +11,7 @@ mod appliances;
 mod faults;
 mod tickets;
 mod clocks;
+mod retention;
 mod notices;
 mod flow;
 mod commands;

@@ -27,12 +27,8 @@ use crate::config::HttpCheck;
 /// What is expected must come within so much of the body.
 const MAX_BODY_BYTES: usize = 256 << 10;
 /// Where systems keep the certificates that they trust.
-const SYSTEM_BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+const SYSTEM_BUNDLES: [&str; 4] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
 
 /// TLS configurations by the file of trusted certificates, read again when the file changed.
 #[derive(Debug, Default)]
@@ -82,7 +78,11 @@ async fn judge(checker: &Checker, check: &HttpCheck, mut response: Response, beg
     }
     let took = checker.time.monotonic().saturating_sub(began);
     if let Some(days) = days_left(&response, &checker.time).filter(|days| *days < i64::from(check.cert_warn_days)) {
-        return Found::new(ServiceState::Degraded, "certificate", format!("status {status}; the certificate ends in {days} days"));
+        return Found::new(
+            ServiceState::Degraded,
+            "certificate",
+            format!("status {status}; the certificate ends in {days} days"),
+        );
     }
     match check.slower_than {
         Some(limit) if took > limit => {
@@ -160,7 +160,8 @@ impl Trust {
             let config = client_config(roots(&file)?, &time);
             Ok::<_, String>((file, changed, config))
         };
-        let (file, changed, config) = checker.aside.run(object, Duration::from_secs(5), read).await.map_err(|e| e.to_string())??;
+        let (file, changed, config) =
+            checker.aside.run(object, Duration::from_secs(5), read).await.map_err(|e| e.to_string())??;
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(file, (changed, config.clone()));
         Ok(config)
     }

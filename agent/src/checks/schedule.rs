@@ -131,12 +131,23 @@ mod tests {
         let mut known = BTreeMap::new();
         let first = round(&checker, &service, &mut known).await;
         assert_eq!(first.state, Down);
-        let expected =
-            [("good", 1, Up), ("bad", 1, Down), ("bad", 2, Down), ("bad", 3, Down), ("slow", 1, Degraded), ("slow", 2, Degraded), ("slow", 3, Degraded)];
+        let expected = [
+            ("good", 1, Up),
+            ("bad", 1, Down),
+            ("bad", 2, Down),
+            ("bad", 3, Down),
+            ("slow", 1, Degraded),
+            ("slow", 2, Degraded),
+            ("slow", 3, Degraded),
+        ];
         assert_eq!(states(&first), expected);
 
         let second = round(&checker, &service, &mut known).await;
-        assert_eq!(states(&second), [("good", 1, Up), ("bad", 1, Down), ("slow", 1, Degraded)], "known failures are not tried again");
+        assert_eq!(
+            states(&second),
+            [("good", 1, Up), ("bad", 1, Down), ("slow", 1, Degraded)],
+            "known failures are not tried again"
+        );
     }
 
     #[tokio::test]

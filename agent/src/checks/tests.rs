@@ -184,7 +184,8 @@ async fn a_box_at_1970_calls_no_certificate_invalid_once_its_floor_is_raised() {
 async fn a_port_is_judged_by_whether_it_accepts_and_what_it_says() {
     let mut tasks = JoinSet::new();
     let open = format!("127.0.0.1:{}", listener(&mut tasks, "220 ready\r\n", None).await);
-    let conversing = |expect: &str| TcpCheck { send: Some("hello\n".to_owned()), expect: Some(expect.to_owned()), ..tcp(open.clone()) };
+    let conversing =
+        |expect: &str| TcpCheck { send: Some("hello\n".to_owned()), expect: Some(expect.to_owned()), ..tcp(open.clone()) };
     assert_eq!(said(&ask(CheckKind::Tcp(tcp(open.clone()))).await), (Up, "ok"));
     assert_eq!(said(&ask(CheckKind::Tcp(conversing("220"))).await), (Up, "ok"));
     assert_eq!(said(&ask(CheckKind::Tcp(conversing("250"))).await), (Down, "body"));

@@ -147,7 +147,8 @@ fn read_one(label: &str, file: &str, table: Table, findings: &Findings) -> Optio
     let mut section = Section::whole(label.to_owned(), file.to_owned(), table, findings);
     let name = need_name(&mut section);
     let title = section.get_or("title", String::new());
-    let interval = within(&mut section, "interval", Duration::from_secs(60), Duration::from_secs(1)..=Duration::from_secs(86_400));
+    let interval =
+        within(&mut section, "interval", Duration::from_secs(60), Duration::from_secs(1)..=Duration::from_secs(86_400));
     let retries = section.get_where("retries", "a whole number from 0 to 10", |n: &u32| *n <= 10).unwrap_or(2);
     let retry_after =
         within(&mut section, "retry_after", Duration::from_secs(10), Duration::from_millis(100)..=Duration::from_secs(600));
@@ -167,7 +168,11 @@ fn read_one(label: &str, file: &str, table: Table, findings: &Findings) -> Optio
 fn read_checks(section: &mut Section<'_>, label: &str, file: &str, findings: &Findings) -> Vec<Check> {
     let tables = section.tables("check");
     if tables.is_empty() || tables.len() > MAX_CHECKS {
-        section.refuse("check", None, format!("has {} checks: expected 1 to {MAX_CHECKS} [[service.check]] tables", tables.len()));
+        section.refuse(
+            "check",
+            None,
+            format!("has {} checks: expected 1 to {MAX_CHECKS} [[service.check]] tables", tables.len()),
+        );
     }
     let mut checks: Vec<Check> = Vec::new();
     for (index, table) in tables.into_iter().enumerate() {
@@ -200,7 +205,8 @@ fn read_check(section: &mut Section<'_>) -> Option<Check> {
     Some(Check { name: name?, timeout, kind: kind? })
 }
 
-const COMMAND: &str = "a program with its full path and its arguments, such as [\"/usr/lib/nagios/plugins/check_tcp\", \"-p\", \"25\"]";
+const COMMAND: &str =
+    "a program with its full path and its arguments, such as [\"/usr/lib/nagios/plugins/check_tcp\", \"-p\", \"25\"]";
 
 fn http(section: &mut Section<'_>) -> Option<HttpCheck> {
     const URL: &str = "an address such as \"https://127.0.0.1/health\", without user name or password";
@@ -223,7 +229,8 @@ fn tcp(section: &mut Section<'_>) -> Option<TcpCheck> {
 }
 
 fn process(section: &mut Section<'_>) -> Option<ProcessCheck> {
-    let process = section.get_where("process", "a program's name without its path", |name: &String| is_filled(name) && !name.contains('/'));
+    let process =
+        section.get_where("process", "a program's name without its path", |name: &String| is_filled(name) && !name.contains('/'));
     let cmdline = section.get_where("cmdline", "a text that is not empty", is_filled);
     let min_count = section.get_where("min_count", "a whole number, 1 or more", |n: &u32| *n >= 1).unwrap_or(1);
     if process.is_none() && cmdline.is_none() {
@@ -237,7 +244,12 @@ fn need_name(section: &mut Section<'_>) -> Option<String> {
     section.need("name", "a name of 1 to 128 characters", |name: &String| is_good_name(name))
 }
 
-fn within(section: &mut Section<'_>, key: &'static str, default: Duration, range: std::ops::RangeInclusive<Duration>) -> Duration {
+fn within(
+    section: &mut Section<'_>,
+    key: &'static str,
+    default: Duration,
+    range: std::ops::RangeInclusive<Duration>,
+) -> Duration {
     let expected = format!("a duration from {:?} to {:?} such as \"10s\"", range.start(), range.end());
     section.get_where(key, &expected, |duration| range.contains(duration)).unwrap_or(default)
 }

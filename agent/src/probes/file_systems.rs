@@ -80,8 +80,13 @@ fn mount(line: &str) -> Option<(String, Mount)> {
     let right: Vec<&str> = right.split(' ').collect();
     let (device, point, options) = (left.get(2)?, unescape(left.get(4)?), left.get(5)?);
     let (kind, source, superblock) = (*right.first()?, *right.get(1)?, right.get(2)?);
-    let holds_data = NETWORK.contains(&kind) || source.starts_with("/dev/") || kind == "btrfs" || (kind == "overlay" && point == "/");
-    if !holds_data || IMAGES.contains(&kind) || point.starts_with("/dev/") || !mainstay_shared::limits::is_good_name(&format!("disk:{point}")) {
+    let holds_data =
+        NETWORK.contains(&kind) || source.starts_with("/dev/") || kind == "btrfs" || (kind == "overlay" && point == "/");
+    if !holds_data
+        || IMAGES.contains(&kind)
+        || point.starts_with("/dev/")
+        || !mainstay_shared::limits::is_good_name(&format!("disk:{point}"))
+    {
         return None;
     }
     let has = |options: &str, word: &str| options.split(',').any(|option| option == word);

@@ -16,7 +16,9 @@ impl Probe for Memory {
 
     fn measure(&mut self, object: &str, place: &Place) -> Vec<Reading> {
         let Some(text) = place.read_proc("meminfo") else { return Vec::new() };
-        let (Some(total), Some(available)) = (field(&text, "MemTotal:"), field(&text, "MemAvailable:")) else { return Vec::new() };
+        let (Some(total), Some(available)) = (field(&text, "MemTotal:"), field(&text, "MemAvailable:")) else {
+            return Vec::new();
+        };
         if total == 0 {
             return Vec::new();
         }

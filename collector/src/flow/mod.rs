@@ -14,9 +14,10 @@ pub(crate) mod record;
 pub(crate) mod scene;
 pub(crate) mod faults_arrive;
 pub(crate) mod collector_faults;
+pub(crate) mod explain;
+pub(crate) mod silence_falls;
 pub(crate) mod time_passes;
 pub(crate) mod staff_acts;
-pub(crate) mod explain;
 
 /// What every story needs; cheap to clone.
 #[derive(Clone)]
