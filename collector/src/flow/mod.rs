@@ -10,11 +10,14 @@ use tokio::sync::{Notify, watch};
 use crate::config::Config;
 use crate::db::Db;
 
+pub(crate) mod record;
+pub(crate) mod scene;
 pub(crate) mod faults_arrive;
 pub(crate) mod collector_faults;
+pub(crate) mod explain;
+pub(crate) mod silence_falls;
 pub(crate) mod time_passes;
 pub(crate) mod staff_acts;
-pub(crate) mod explain;
 pub(crate) mod daily_mail;
 pub(crate) mod notices_go_out;
 pub(crate) mod outside_watch;

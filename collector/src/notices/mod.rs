@@ -2,6 +2,8 @@
 //! acknowledged by the receiver's server. Rows are written in the transaction of what they tell; nothing here sends inside a
 //! transaction.
 
+pub(crate) mod listing;
+
 use mainstay_shared::time_source::UnixMs;
 
 use crate::config::Config;
