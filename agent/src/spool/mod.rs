@@ -26,7 +26,7 @@ mod tests;
 
 pub(crate) use inspect::{Inspection, inspect, waiting_records};
 pub(crate) use state::{Counters, PastStart};
-pub(crate) use thread::{OpenedState, Spool};
+pub(crate) use thread::Spool;
 
 /// A fault that was raised and not cleared, with its newest state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
