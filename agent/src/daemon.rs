@@ -114,3 +114,6 @@ pub(crate) fn settings(config: &Config) -> anyhow::Result<Settings> {
     };
     Ok(Settings { addresses: config.collector_addresses.clone(), proxy })
 }
+
+#[cfg(test)]
+mod tests;

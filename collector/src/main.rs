@@ -15,6 +15,8 @@ mod clocks;
 mod retention;
 mod notices;
 mod flow;
+mod agent_api;
+mod server;
 mod commands;
 
 fn main() -> std::process::ExitCode {
