@@ -75,8 +75,7 @@ async fn an_agent_enrols_runs_answers_on_its_socket_and_says_goodbye_on_sigterm(
     let dir = tempfile::tempdir().unwrap();
     let (epoch, taken) = (CollectorEpoch::random(&SystemRandom::new()), Arc::new(Mutex::new(Vec::new())));
     let seen = Arc::clone(&taken);
-    let stand_in =
-        StandIn::start(Arc::new(Authority::new((2020, 2090))), move |asked, by| take(asked, by, &epoch, &seen)).await;
+    let stand_in = StandIn::start(Arc::new(Authority::new((2020, 2090))), move |asked, by| take(asked, by, &epoch, &seen)).await;
     let (config, time) = (configured(dir.path()), TimeSource::system());
     let join = dir.path().join("join");
     std::fs::write(&join, stand_in.join().to_secret_text()).unwrap();
@@ -105,7 +104,10 @@ async fn an_agent_enrols_runs_answers_on_its_socket_and_says_goodbye_on_sigterm(
     let taken = taken.lock().unwrap();
     assert!(matches!(taken.first().map(|r| &r.payload), Some(Payload::Started(started)) if !started.safe_mode));
     assert!(taken.iter().any(|r| matches!(&r.payload, Payload::Test(message) if message.note == "hello")));
-    assert!(matches!(taken.iter().rev().find(|r| !matches!(r.payload, Payload::Samples(_))).map(|r| &r.payload), Some(Payload::Goodbye(_))));
+    assert!(matches!(
+        taken.iter().rev().find(|r| !matches!(r.payload, Payload::Samples(_))).map(|r| &r.payload),
+        Some(Payload::Goodbye(_))
+    ));
     assert!(!config.state_dir.join("agent.sock").exists());
     assert!(config.state_dir.join("time.json").exists(), "the signed time is remembered");
 }
