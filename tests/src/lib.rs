@@ -17,3 +17,4 @@ pub mod machine_clock;
 pub mod wire;
 pub mod collector;
 pub mod agent;
+pub mod desk;

@@ -6,6 +6,7 @@
 use mainstay_shared::time_source::UnixMs;
 use serde::{Deserialize, Serialize};
 
+pub(crate) mod rules;
 pub(crate) mod explain;
 pub(crate) mod store;
 

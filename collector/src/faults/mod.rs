@@ -8,7 +8,11 @@ use mainstay_shared::time_source::UnixMs;
 use serde::Serialize;
 
 pub(crate) mod groups;
+pub(crate) mod rules;
 pub(crate) mod store;
+pub(crate) mod landscape;
+pub(crate) mod silence;
+pub(crate) mod links;
 
 /// One run of a fault from raise to clear.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,40 +1,81 @@
 //! Faults that the collector finds itself: a cloned identity, a certificate renewal that waits, an appliance that is heard again.
 //!
-//! They take the same way as an agent's faults; their tickets have the source `internal`.
+//! They take the same way as an agent's faults. Their tickets have the source `internal`: the vendor's engineers are asked first.
 
+use mainstay_shared::fault::{FaultChangeKind, FaultKey, Level};
 use mainstay_shared::time_source::UnixMs;
 
-use super::faults_arrive::ArrivedFrom;
+use super::record::Desk;
+use super::scene::{ArrivedFrom, Scene, Told};
+use crate::audit;
 use crate::config::Config;
-use crate::db::Conn;
+use crate::db::{Conn, mark_change};
+use crate::faults::{CODE_SILENT, COMPONENT_LINK, links};
 
 /// Raises `code` on `component` of an appliance. Raising what is open already changes nothing.
+///
+/// # Errors
+/// If the database refuses.
 pub(crate) async fn raise(
-    _tx: &mut Conn,
-    _config: &Config,
-    _now: UnixMs,
-    _who: &ArrivedFrom,
-    _component: &str,
-    _code: &str,
-    _summary: &str,
+    tx: &mut Conn,
+    config: &Config,
+    now: UnixMs,
+    who: &ArrivedFrom,
+    component: &str,
+    code: &str,
+    summary: &str,
 ) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+    let desk = Desk { config, now, actor: audit::SYSTEM };
+    let key = FaultKey::new(component, code);
+    let mut scene = Scene::load(tx, desk, &who.tenant_id).await?;
+    if scene.is_open(&who.appliance_id, &key) {
+        return Ok(());
+    }
+    let told = Told {
+        who,
+        key: &key,
+        episode: format!("collector:{now}"),
+        level: Level::Serious,
+        summary,
+        grounds: "{}".to_owned(),
+        occurred_at: now,
+        source: "internal",
+        silent_site: None,
+    };
+    scene.take(tx, desk, told, FaultChangeKind::Raised, None, None).await?;
+    scene.settle(tx, desk).await
 }
 
 /// Clears it. Clearing what is not open changes nothing.
+///
+/// # Errors
+/// If the database refuses.
 pub(crate) async fn clear(
-    _tx: &mut Conn,
-    _config: &Config,
-    _now: UnixMs,
-    _who: &ArrivedFrom,
-    _component: &str,
-    _code: &str,
-    _summary: &str,
+    tx: &mut Conn,
+    config: &Config,
+    now: UnixMs,
+    who: &ArrivedFrom,
+    component: &str,
+    code: &str,
+    summary: &str,
 ) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+    let desk = Desk { config, now, actor: audit::SYSTEM };
+    let mut scene = Scene::load(tx, desk, &who.tenant_id).await?;
+    scene.clear_all(tx, desk, &who.appliance_id, &FaultKey::new(component, code), summary).await?;
+    scene.settle(tx, desk).await
 }
 
 /// An appliance was heard: its silence, if it was silent, is over. The caller calls it when `links.silent_since_at` was set.
-pub(crate) async fn appliance_is_back(_tx: &mut Conn, _config: &Config, _now: UnixMs, _who: &ArrivedFrom) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+///
+/// # Errors
+/// If the database refuses.
+pub(crate) async fn appliance_is_back(tx: &mut Conn, config: &Config, now: UnixMs, who: &ArrivedFrom) -> anyhow::Result<()> {
+    let desk = Desk { config, now, actor: audit::SYSTEM };
+    links::is_back(tx, &who.tenant_id, &who.appliance_id).await?;
+    mark_change(tx).await?;
+    let mut scene = Scene::load(tx, desk, &who.tenant_id).await?;
+    scene.landscape.hears(&who.appliance_id, now);
+    let summary = format!("自 {now} 起恢复通信 / heard again since {now}");
+    scene.clear_all(tx, desk, &who.appliance_id, &FaultKey::new(COMPONENT_LINK, CODE_SILENT), &summary).await?;
+    scene.settle(tx, desk).await
 }

@@ -1,21 +1,21 @@
 //! Faults arrive: changes become episodes, episodes open, join or reopen tickets, tickets get an impact and a clock.
 //!
-//! Runs inside the transaction that takes the report; all of a report commits together, or nothing.
+//! Runs inside the transaction that takes the report: all of a report commits together, or nothing. [`Scene`] loads everything
+//! first and brings the rules of faults, tickets and severity together.
 
-use mainstay_shared::fault::FaultChange;
+use std::collections::BTreeMap;
+
+use mainstay_shared::fault::{FaultChange, FaultChangeKind};
 use mainstay_shared::ids::RecordId;
 use mainstay_shared::time_source::UnixMs;
 
+use super::record::Desk;
+pub(crate) use super::scene::ArrivedFrom;
+use super::scene::{Scene, Told};
 use crate::config::Config;
 use crate::db::Conn;
-
-/// Whose report it is, from the certificate (R13).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ArrivedFrom {
-    pub(crate) tenant_id: String,
-    pub(crate) appliance_id: String,
-    pub(crate) site_id: String,
-}
+use crate::faults::rules::episode_of;
+use crate::faults::store as faults;
 
 /// One fault change as the intake took it.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,11 +32,41 @@ pub(crate) struct ArrivedChange {
 /// # Errors
 /// If the database refuses; the caller's transaction is then to be dropped.
 pub(crate) async fn faults_arrive(
-    _tx: &mut Conn,
-    _config: &Config,
-    _now: UnixMs,
-    _who: &ArrivedFrom,
-    _changes: Vec<ArrivedChange>,
+    tx: &mut Conn,
+    config: &Config,
+    now: UnixMs,
+    who: &ArrivedFrom,
+    changes: Vec<ArrivedChange>,
 ) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let actor = format!("appliance:{}", who.appliance_id);
+    let desk = Desk { config, now, actor: &actor };
+    let mut scene = Scene::load(tx, desk, &who.tenant_id).await?;
+    scene.landscape.hears(&who.appliance_id, now);
+    let clears: BTreeMap<String, UnixMs> = changes
+        .iter()
+        .filter(|arrived| arrived.change.kind == FaultChangeKind::Cleared)
+        .map(|arrived| (episode_of(&arrived.record, &arrived.change).to_string(), arrived.occurred_at))
+        .collect();
+    for arrived in &changes {
+        let id = episode_of(&arrived.record, &arrived.change).to_string();
+        let cleared_at = clears.get(&id).copied();
+        let key = &arrived.change.key;
+        let known = faults::get(tx, &who.tenant_id, &who.appliance_id, &key.component, &key.code, &id).await?;
+        let told = Told {
+            who,
+            key,
+            episode: id,
+            level: arrived.change.level,
+            summary: &arrived.change.summary,
+            grounds: serde_json::to_string(&arrived.change.grounds)?,
+            occurred_at: arrived.occurred_at,
+            source: "agent",
+            silent_site: None,
+        };
+        scene.take(tx, desk, told, arrived.change.kind, known, cleared_at).await?;
+    }
+    scene.settle(tx, desk).await
 }

@@ -6,6 +6,9 @@ use mainstay_shared::time_source::UnixMs;
 use serde::{Deserialize, Serialize};
 
 pub(crate) mod severity;
+pub(crate) mod grounds;
+pub(crate) mod rules;
+pub(crate) mod state;
 pub(crate) mod acts;
 pub(crate) mod store;
 

@@ -66,31 +66,24 @@ pub(crate) async fn find(conn: &mut Conn, ticket_id: &str) -> Result<Option<Tick
     row.as_ref().map(from_row).transpose()
 }
 
-/// A customer's tickets that are not closed, oldest first.
-pub(crate) async fn not_closed(conn: &mut Conn, tenant_id: &str) -> Result<Vec<Ticket>, sqlx::Error> {
-    let rows = sqlx::query("SELECT * FROM tickets WHERE tenant_id = $1 AND state <> 'closed' ORDER BY number")
-        .bind(tenant_id)
-        .fetch_all(conn)
-        .await?;
+/// A customer's tickets that are not closed, or closed at or after `since`, oldest first: what a fault may belong to.
+pub(crate) async fn candidates(conn: &mut Conn, tenant_id: &str, since: UnixMs) -> Result<Vec<Ticket>, sqlx::Error> {
+    let rows =
+        sqlx::query("SELECT * FROM tickets WHERE tenant_id = $1 AND (state <> 'closed' OR closed_at >= $2) ORDER BY number")
+            .bind(tenant_id)
+            .bind(since.0)
+            .fetch_all(conn)
+            .await?;
     rows.iter().map(from_row).collect()
 }
 
-/// The newest ticket of a cause that closed at or after `since`: what a flapping fault reopens.
-pub(crate) async fn closed_since(
-    conn: &mut Conn,
-    tenant_id: &str,
-    cause: &str,
-    since: UnixMs,
-) -> Result<Option<Ticket>, sqlx::Error> {
-    let row = sqlx::query(
-        "SELECT * FROM tickets WHERE tenant_id = $1 AND cause = $2 AND state = 'closed' AND closed_at >= $3
-         ORDER BY number DESC LIMIT 1",
-    )
-    .bind(tenant_id)
-    .bind(cause)
-    .bind(since.0)
-    .fetch_optional(conn)
-    .await?;
+/// The ticket of a cause that is not closed: there is one at most.
+pub(crate) async fn of_open_cause(conn: &mut Conn, tenant_id: &str, cause: &str) -> Result<Option<Ticket>, sqlx::Error> {
+    let row = sqlx::query("SELECT * FROM tickets WHERE tenant_id = $1 AND open_cause = $2")
+        .bind(tenant_id)
+        .bind(cause)
+        .fetch_optional(conn)
+        .await?;
     row.as_ref().map(from_row).transpose()
 }
 
