@@ -12,6 +12,7 @@ mod intake;
 mod faults;
 mod tickets;
 mod clocks;
+mod retention;
 mod notices;
 mod flow;
 mod metrics;

@@ -32,14 +32,12 @@ const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The two routes.
 pub(crate) fn watched(counts: Counts) -> Router<World> {
     let healthy = counts.clone();
-    Router::new()
-        .route("/healthz", get(move |State(world): State<World>| async move { healthz(&world, &healthy).await }))
-        .route(
-            "/metrics",
-            get(move |State(world): State<World>, ConnectInfo(peer): ConnectInfo<SocketAddr>, headers: HeaderMap| async move {
-                metrics(&world, &counts, peer, &headers).await
-            }),
-        )
+    Router::new().route("/healthz", get(move |State(world): State<World>| async move { healthz(&world, &healthy).await })).route(
+        "/metrics",
+        get(move |State(world): State<World>, ConnectInfo(peer): ConnectInfo<SocketAddr>, headers: HeaderMap| async move {
+            metrics(&world, &counts, peer, &headers).await
+        }),
+    )
 }
 
 async fn healthz(world: &World, counts: &Counts) -> Response {
@@ -105,7 +103,12 @@ type Labelled = Vec<(Vec<(String, String)>, i64)>;
 
 /// What only the database knows: the same on every node.
 async fn figures(conn: &mut Conn, world: &World) -> Result<Vec<(&'static str, &'static str, Labelled)>, sqlx::Error> {
-    let tickets = by_label(conn, "severity", "SELECT severity AS label, COUNT(*) AS n FROM tickets WHERE state <> 'closed' GROUP BY severity").await?;
+    let tickets = by_label(
+        conn,
+        "severity",
+        "SELECT severity AS label, COUNT(*) AS n FROM tickets WHERE state <> 'closed' GROUP BY severity",
+    )
+    .await?;
     let clocks = by_label(conn, "state", "SELECT state AS label, COUNT(*) AS n FROM clocks GROUP BY state").await?;
     let outbox = by_label(conn, "state", "SELECT state AS label, COUNT(*) AS n FROM outbox GROUP BY state").await?;
     let appliances = by_label(conn, "state", "SELECT state AS label, COUNT(*) AS n FROM appliances GROUP BY state").await?;

@@ -202,8 +202,10 @@ fn read_check(section: &mut Section<'_>) -> Option<Check> {
         "http" => http(section).map(CheckKind::Http),
         "tcp" => tcp(section).map(CheckKind::Tcp),
         "process" => process(section).map(CheckKind::Process),
-        "unit" => section.need("unit", "a unit name such as \"nginx.service\"", is_unit_name).map(CheckKind::Unit),
-        _ => section.need("command", COMMAND, is_command).map(CheckKind::Plugin),
+        "unit" => {
+            section.need("unit", "a unit name such as \"nginx.service\"", |name: &String| is_unit_name(name)).map(CheckKind::Unit)
+        }
+        _ => section.need("command", COMMAND, |argv: &Vec<String>| is_command(argv)).map(CheckKind::Plugin),
     };
     Some(Check { name: name?, timeout, kind: kind? })
 }
@@ -213,7 +215,7 @@ const COMMAND: &str =
 
 fn http(section: &mut Section<'_>) -> Option<HttpCheck> {
     const URL: &str = "an address such as \"https://127.0.0.1/health\", without user name or password";
-    let url = section.need("url", URL, is_web_address);
+    let url = section.need("url", URL, |url: &String| is_web_address(url));
     let methods = |method: &String| method == "GET" || method == "HEAD";
     let head = section.get_where("method", "\"GET\" or \"HEAD\"", methods).is_some_and(|method| method == "HEAD");
     let expect_status = section.get_or("expect_status", Statuses::success());
@@ -225,7 +227,7 @@ fn http(section: &mut Section<'_>) -> Option<HttpCheck> {
 }
 
 fn tcp(section: &mut Section<'_>) -> Option<TcpCheck> {
-    let address = section.need("address", "HOST:PORT such as \"127.0.0.1:5432\"", is_address);
+    let address = section.need("address", "HOST:PORT such as \"127.0.0.1:5432\"", |address: &String| is_address(address));
     let send = section.get_where("send", "a text that is not empty", |text: &String| is_filled(text));
     let expect = section.get_where("expect", "a text that is not empty", |text: &String| is_filled(text));
     Some(TcpCheck { address: address?, send, expect })
@@ -261,21 +263,21 @@ fn is_full_path(text: &str) -> bool {
     text.starts_with('/')
 }
 
-fn is_unit_name(name: &String) -> bool {
+fn is_unit_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('-') && !name.contains(['/', ' ', '*', '?', '['])
 }
 
-fn is_command(argv: &Vec<String>) -> bool {
+fn is_command(argv: &[String]) -> bool {
     argv.first().is_some_and(|program| is_full_path(program)) && argv.iter().all(|word| !word.contains('\0'))
 }
 
-fn is_web_address(url: &String) -> bool {
+fn is_web_address(url: &str) -> bool {
     reqwest::Url::parse(url).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https") && url.host().is_some() && url.username().is_empty() && url.password().is_none()
     })
 }
 
-pub(super) fn is_address(address: &String) -> bool {
+pub(super) fn is_address(address: &str) -> bool {
     address.rsplit_once(':').is_some_and(|(host, port)| {
         let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
         !host.is_empty() && !bare_v6 && !host.contains(char::is_whitespace) && port.parse::<u16>().is_ok_and(|port| port > 0)

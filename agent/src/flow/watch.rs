@@ -105,7 +105,7 @@ fn start_asking(
     rounds: &mpsc::Sender<ServiceRound>,
     nudged: &tokio::sync::watch::Receiver<u64>,
 ) {
-    let checker = Arc::new(Checker::here(watch.time.clone()));
+    let checker = Arc::new(Checker::here(watch.time.clone(), watch.clock.clone()));
     let services = &watch.config.services;
     let step = SPREAD / u32::try_from(services.len().max(1)).unwrap_or(u32::MAX);
     let mut delay = Duration::ZERO;

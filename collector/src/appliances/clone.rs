@@ -113,7 +113,8 @@ mod tests {
         let none = Remembered { epoch: "", attempt: 0, nonce: "", nonce_before: "" };
         let first = Remembered { epoch: "e", attempt: 1, nonce: "n1", ..none };
         let third = Remembered { epoch: "e", attempt: 3, nonce: "n3", nonce_before: "n2" };
-        let said = |epoch, attempt, echo| Said { epoch, attempt, echo, epoch_known: epoch == "e" || epoch == "old", ended_epochs: 0 };
+        let said =
+            |epoch, attempt, echo| Said { epoch, attempt, echo, epoch_known: epoch == "e" || epoch == "old", ended_epochs: 0 };
         let fourth = Said { ended_epochs: 3, ..said("old", 7, Some("n2")) };
         let rows = [
             ("the first contact", none, said("e", 1, None), Rotate),

@@ -285,8 +285,10 @@ async fn take_batch(
         });
     }
     let Taking { tx, links, marks, samples, losses, changed, .. } = taking;
-    links::save(tx, links.iter().filter(|(key, now)| before.0.get(*key) != Some(*now)).map(|(key, now)| (key, &now.link))).await?;
-    records::save_marks(tx, marks.iter().filter(|(key, seq)| before.1.get(*key) != Some(*seq)).map(|(key, seq)| (key, *seq))).await?;
+    links::save(tx, links.iter().filter(|(key, now)| before.0.get(*key) != Some(*now)).map(|(key, now)| (key, &now.link)))
+        .await?;
+    records::save_marks(tx, marks.iter().filter(|(key, seq)| before.1.get(*key) != Some(*seq)).map(|(key, seq)| (key, *seq)))
+        .await?;
     records::add_samples(tx, &samples).await?;
     records::add_losses(tx, &losses, world.time.now()).await?;
     complete(tx, world, batch, &mut answers).await?;

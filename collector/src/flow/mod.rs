@@ -14,6 +14,8 @@ pub(crate) mod record;
 pub(crate) mod scene;
 pub(crate) mod faults_arrive;
 pub(crate) mod collector_faults;
+pub(crate) mod explain;
+pub(crate) mod silence_falls;
 pub(crate) mod report_arrives;
 pub(crate) mod heartbeat_arrives;
 pub(crate) mod intake_worker;
@@ -24,7 +26,6 @@ pub(crate) mod directives_wait;
 pub(crate) mod changes;
 pub(crate) mod time_passes;
 pub(crate) mod staff_acts;
-pub(crate) mod explain;
 pub(crate) mod daily_mail;
 pub(crate) mod notices_go_out;
 pub(crate) mod outside_watch;
@@ -41,3 +42,8 @@ pub(crate) struct World {
     /// Asks this node to look for changes now rather than at the next tick.
     pub(crate) look_now: Arc<Notify>,
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -116,7 +116,8 @@ impl House {
 
     pub(super) async fn enrol(&self) -> Box {
         let key = rcgen::KeyPair::generate().expect("key");
-        let (status, reply) = post::<EnrolReply>(&self.client(None), &self.base(), PATH_ENROL, &enrol_request(&key, "secret")).await;
+        let (status, reply) =
+            post::<EnrolReply>(&self.client(None), &self.base(), PATH_ENROL, &enrol_request(&key, "secret")).await;
         assert_eq!(status, StatusCode::OK, "{:?}", reply.err());
         let reply = reply.expect("a reply");
         let client = self.client(Some(format!("{}{}", reply.chain_pem, key.serialize_pem())));
@@ -263,7 +264,15 @@ impl Box {
     pub(super) fn copy(&self) -> Self {
         let key = rcgen::KeyPair::from_pem(&self.key.serialize_pem()).expect("key");
         let (epoch, nonce) = (self.epoch.clone(), self.nonce.clone());
-        Self { key, reply: self.reply.clone(), client: self.client.clone(), base: self.base.clone(), epoch, attempt: self.attempt, nonce }
+        Self {
+            key,
+            reply: self.reply.clone(),
+            client: self.client.clone(),
+            base: self.base.clone(),
+            epoch,
+            attempt: self.attempt,
+            nonce,
+        }
     }
 
     pub(super) fn csr(&self) -> String {

@@ -20,7 +20,8 @@ async fn every_route_is_closed_to_strangers_and_to_odd_spellings(db: Db) {
     let mine = house.enrol().await;
     let stranger = house.client(None);
     for path in [PATH_REPORTS, PATH_POLL] {
-        let (status, refused) = read::<()>(stranger.post(format!("{}{path}", house.base())).body("{}").send().await.expect("answers")).await;
+        let (status, refused) =
+            read::<()>(stranger.post(format!("{}{path}", house.base())).body("{}").send().await.expect("answers")).await;
         assert_eq!((status, refused.expect_err("refused").error.as_str()), (StatusCode::UNAUTHORIZED, "not_enrolled"), "{path}");
     }
     for path in [PATH_ENROL, PATH_RENEW, PATH_REPORTS, PATH_POLL] {
@@ -28,9 +29,20 @@ async fn every_route_is_closed_to_strangers_and_to_odd_spellings(db: Db) {
         assert_eq!(got.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
     }
     for path in [
-        "/", "//agent/v1/reports", "/agent/v1/reports/", "/agent//v1/reports", "/agent/v1/Reports", "/agent/v1/%72eports",
-        "/agent/v1/reports;x=1", "/agent/v1/./reports", "/agent/v1/x/../reports", "/agent/v1/reports?x=1", "/agent/v1/reports%2f",
-        "/agent/v2/reports", "/metrics", "/api/v1/tickets",
+        "/",
+        "//agent/v1/reports",
+        "/agent/v1/reports/",
+        "/agent//v1/reports",
+        "/agent/v1/Reports",
+        "/agent/v1/%72eports",
+        "/agent/v1/reports;x=1",
+        "/agent/v1/./reports",
+        "/agent/v1/x/../reports",
+        "/agent/v1/reports?x=1",
+        "/agent/v1/reports%2f",
+        "/agent/v2/reports",
+        "/metrics",
+        "/api/v1/tickets",
     ] {
         let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}");
         let answer = raw(&house, head.as_bytes()).await;
@@ -77,7 +89,8 @@ async fn what_is_too_large_too_deep_or_no_message_is_refused_and_others_are_unha
     let house = House::open(db, 2).await;
     let (hostile, mut other) = (house.enrol().await, house.enrol().await);
     let send = |body: Vec<u8>, encoding: &'static str| {
-        let request = hostile.client.post(format!("{}{PATH_REPORTS}", house.base())).header("Content-Encoding", encoding).body(body);
+        let request =
+            hostile.client.post(format!("{}{PATH_REPORTS}", house.base())).header("Content-Encoding", encoding).body(body);
         async move { read::<()>(request.send().await.expect("answers")).await }
     };
     let bomb = zstd::encode_all(std::io::repeat(b' ').take(1 << 28), 1).expect("packs");
@@ -161,7 +174,9 @@ async fn health_is_open_and_figures_are_for_this_machine_only(db: Db) {
     let health = get("/healthz", "x-nothing").await;
     assert_eq!((health.status(), health.text().await.expect("text").contains("\"ok\"")), (StatusCode::OK, true));
     let figures = get("/metrics", "x-nothing").await.text().await.expect("text");
-    for line in ["mainstay_intake_records_total{lane=\"fault\"} 1", "mainstay_tickets_open{severity=", "mainstay_database{engine="] {
+    for line in
+        ["mainstay_intake_records_total{lane=\"fault\"} 1", "mainstay_tickets_open{severity=", "mainstay_database{engine="]
+    {
         assert!(figures.contains(line), "{line} is missing in {figures}");
     }
     assert!(!figures.contains(mine.reply.appliance.as_str()));

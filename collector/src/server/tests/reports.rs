@@ -154,7 +154,8 @@ async fn a_directive_reaches_a_waiting_poll_within_a_second(db: Db) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     house.act(&mine, ApplianceAct::Ask(Ask::ReportNow)).await;
-    let answered = tokio::time::timeout(Duration::from_secs(30), waiting.join_all()).await.expect("answered long before its time");
+    let answered =
+        tokio::time::timeout(Duration::from_secs(30), waiting.join_all()).await.expect("answered long before its time");
     let directives = answered.into_iter().next().expect("one").1.expect("answers").directives;
     assert_eq!(directives[0].ask, Ask::ReportNow);
     assert_eq!(house.serving.counts.waiting_polls.get(), 1, "the other box still waits");
