@@ -17,8 +17,12 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(120);
 /// log2 of the largest window that a zstd frame may ask memory for: as large as the largest body unpacked.
 const WINDOW_LOG: u32 = 23;
 
-/// The body, unpacked, at most `most_bytes` as sent.
-pub(super) async fn read(door: &Door, request: Request<Incoming>, most_bytes: usize) -> Result<Bytes, Refusal> {
+/// The message in a body of at most `most_bytes` as sent, and the body unpacked.
+pub(super) async fn message<T: DeserializeOwned>(
+    door: &Door,
+    request: Request<Incoming>,
+    most_bytes: usize,
+) -> Result<(T, Bytes), Refusal> {
     let packed = is_packed(&request)?;
     let body = request.into_body();
     if body.size_hint().lower() > most_bytes as u64 {
@@ -32,15 +36,13 @@ pub(super) async fn read(door: &Door, request: Request<Incoming>, most_bytes: us
         Err(error) if error.is::<LengthLimitError>() => return Err(too_large(most_bytes)),
         Err(_) => return Err(Refusal::bad_message("the body was cut off".to_owned())),
     };
-    if !packed {
-        return Ok(bytes);
-    }
+    // Held while it is unpacked and parsed: what hostile JSON makes of memory is bounded by the number of turns.
     let _turn = door.reading.acquire().await.map_err(anyhow::Error::new)?;
-    unpack(&bytes).map(Bytes::from)
+    let bytes = if packed { Bytes::from(unpack(&bytes)?) } else { bytes };
+    Ok((parse(&bytes)?, bytes))
 }
 
-/// The message in a body.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(bytes).map_err(|error| Refusal::bad_message(format!("the body is not such a message: {error}")))
 }
 

@@ -1,16 +1,14 @@
 //! `POST /agent/v1/enroll`: a join secret and a certificate request for an identity. One sentence answers every refusal.
 
 use axum::http::StatusCode;
-use hyper::body::Bytes;
 use mainstay_shared::api::error_words;
 use mainstay_shared::enrolment::{EnrolReply, EnrolRequest};
 
-use super::{Answered, Door, Peer, Refusal, body, check_version};
+use super::{Answered, Door, Peer, Refusal, check_version};
 use crate::appliances::authority::GoodRequest;
 use crate::flow::appliance_enrols::{Enrolment, appliance_enrols};
 
-pub(super) async fn answer(door: &Door, peer: &Peer, bytes: Bytes) -> Result<Answered, Refusal> {
-    let request: EnrolRequest = body::parse(&bytes)?;
+pub(super) async fn answer(door: &Door, peer: &Peer, request: EnrolRequest) -> Result<Answered, Refusal> {
     check_version(request.version)?;
     if request.attempt_id.len() < 16 {
         return Err(Refusal::bad_message("attempt_id: expected at least 16 random characters".to_owned()));

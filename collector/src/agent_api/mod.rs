@@ -32,8 +32,8 @@ mod poll;
 pub(crate) use answers::Answered;
 use answers::Refusal;
 
-/// Bodies that are unpacked and read at the same time: bounds memory whatever arrives.
-const READING: usize = 32;
+/// Bodies that are unpacked and parsed at the same time: work for the processor, and up to 200 MiB of memory for the most hostile.
+const READING: usize = 4;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
@@ -127,23 +127,19 @@ async fn route(door: &Door, peer: &Peer, request: Request<Incoming>) -> Result<A
     match (route, identity) {
         (Route::Reports, Some(identity)) => {
             door.rates.report(&door.world, &identity)?;
-            let bytes = body::read(door, request, *most_bytes).await?;
-            reports::answer(door, identity, path, bytes).await
+            reports::answer(door, identity, path, body::message(door, request, *most_bytes).await?).await
         }
         (Route::Poll, Some(identity)) => {
             door.rates.poll(&door.world, &identity)?;
-            let bytes = body::read(door, request, *most_bytes).await?;
-            poll::answer(door, identity, path, bytes).await
+            poll::answer(door, identity, path, body::message(door, request, *most_bytes).await?).await
         }
         (Route::Enrol, _) => {
             door.rates.stranger(&door.world, peer)?;
-            let bytes = body::read(door, request, *most_bytes).await?;
-            enrol::answer(door, peer, bytes).await
+            enrol::answer(door, peer, body::message(door, request, *most_bytes).await?.0).await
         }
         (Route::Renew, identity) => {
             door.rates.stranger(&door.world, peer)?;
-            let bytes = body::read(door, request, *most_bytes).await?;
-            renew::answer(door, peer, identity, bytes).await
+            renew::answer(door, peer, identity, body::message(door, request, *most_bytes).await?.0).await
         }
         (Route::Reports | Route::Poll, None) => Err(Refusal::not_enrolled()),
     }

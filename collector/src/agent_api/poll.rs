@@ -5,16 +5,20 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use mainstay_shared::heartbeat::{PollReply, PollRequest};
 
-use super::{Answered, Door, Refusal, body, check_claim, check_version, reports};
+use super::{Answered, Door, Refusal, check_claim, check_version, reports};
 use crate::appliances::{Identity, links};
 use crate::flow::intake_worker::{Answer, Message};
 
 /// No poll waits longer.
 const LONGEST_S: u32 = 60;
 
-pub(super) async fn answer(door: &Door, identity: Identity, path: &str, bytes: Bytes) -> Result<Answered, Refusal> {
+pub(super) async fn answer(
+    door: &Door,
+    identity: Identity,
+    path: &str,
+    (request, bytes): (PollRequest, Bytes),
+) -> Result<Answered, Refusal> {
     let received_at = door.world.time.now();
-    let request: PollRequest = body::parse(&bytes)?;
     check_version(request.version)?;
     check_claim(door, &identity, path, &bytes).await?;
     let wait = Duration::from_secs(u64::from(request.wait_s.min(LONGEST_S)));

@@ -2,16 +2,19 @@
 //! message, which then waits for an operator.
 
 use axum::http::StatusCode;
-use hyper::body::Bytes;
 use mainstay_shared::enrolment::RenewRequest;
 
-use super::{Answered, Door, Peer, Refusal, body, check_version, enrol};
+use super::{Answered, Door, Peer, Refusal, check_version, enrol};
 use crate::appliances::Identity;
 use crate::appliances::authority::{GoodRequest, fingerprint_of_pem};
 use crate::flow::certificate_renews::{Renewal, RenewalRefusal, Shown, certificate_renews};
 
-pub(super) async fn answer(door: &Door, peer: &Peer, identity: Option<Identity>, bytes: Bytes) -> Result<Answered, Refusal> {
-    let request: RenewRequest = body::parse(&bytes)?;
+pub(super) async fn answer(
+    door: &Door,
+    peer: &Peer,
+    identity: Option<Identity>,
+    request: RenewRequest,
+) -> Result<Answered, Refusal> {
     check_version(request.version)?;
     let csr = GoodRequest::read(&request.csr_pem).map_err(|bad| Refusal::bad_message(bad.to_string()))?;
     let (fingerprint, shown) = match (&peer.fingerprint, identity, &request.expired_pem) {

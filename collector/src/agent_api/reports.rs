@@ -9,14 +9,18 @@ use mainstay_shared::receipt::{Receipt, ReceiptBody};
 use mainstay_shared::report::{ReportReply, ReportRequest};
 use mainstay_shared::time_source::UnixMs;
 
-use super::{Answered, Door, Refusal, body, check_claim, check_version};
+use super::{Answered, Door, Refusal, check_claim, check_version};
 use crate::appliances::Identity;
 use crate::flow::intake_worker::{Answer, Message, NotTaken};
 use crate::flow::report_arrives::{Outcome, Taken};
 
-pub(super) async fn answer(door: &Door, identity: Identity, path: &str, bytes: Bytes) -> Result<Answered, Refusal> {
+pub(super) async fn answer(
+    door: &Door,
+    identity: Identity,
+    path: &str,
+    (request, bytes): (ReportRequest, Bytes),
+) -> Result<Answered, Refusal> {
     let received_at = door.world.time.now();
-    let request: ReportRequest = body::parse(&bytes)?;
     check_version(request.version)?;
     check_claim(door, &identity, path, &bytes).await?;
     if request.records.len() > MAX_RECORDS {

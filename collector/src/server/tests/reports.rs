@@ -8,6 +8,7 @@ both_databases!(
     a_rewound_snapshot_is_held_its_faults_taken_and_released_by_an_operator,
     two_living_copies_of_one_box_are_found,
     holes_and_gaps_are_counted_and_block_nothing,
+    samples_are_placed_in_the_collectors_time,
     one_bad_record_is_refused_and_the_rest_taken,
     another_record_under_the_same_id_is_a_new_event,
     a_directive_reaches_a_waiting_poll_within_a_second,
@@ -112,6 +113,26 @@ async fn holes_and_gaps_are_counted_and_block_nothing(db: Db) {
     assert_eq!(house.count("SELECT CAST(SUM(lost_count) AS BIGINT) FROM gaps WHERE why = $1", "missing").await, 2);
     mine.say(vec![mine.test(8)]).await;
     assert_eq!(house.events("test_received").await, 3, "what was thought missing is taken when it comes");
+}
+
+async fn samples_are_placed_in_the_collectors_time(db: Db) {
+    let house = House::open(db, 1).await;
+    let mut mine = house.enrol().await;
+    let folded = mainstay_shared::record::Folded { min: 1.0, avg: 2.0, max: 3.0, last: 2.5 };
+    let metrics = [("cpu.busy_percent".to_owned(), folded)].into();
+    let samples = mainstay_shared::record::Samples { from: UnixMs(0), to: UnixMs(300_000), metrics };
+    let mut record = mine.record(1, Payload::Samples(samples));
+    record.id.lane = Lane::Sample;
+    let reply = mine.say(vec![record.clone()]).await;
+    mine.say(vec![record]).await;
+    assert!(reply.receipt.is_none(), "samples need no receipt");
+    let mut conn = house.world.db.read().await.expect("reads");
+    let rows: Vec<(i64, i64, Vec<u8>)> =
+        sqlx::query_as("SELECT from_at, to_at, metrics FROM samples").fetch_all(&mut *conn).await.expect("reads");
+    let [(from_at, to_at, packed)] = rows.as_slice() else { panic!("{} rows", rows.len()) };
+    assert_eq!((*to_at, to_at - from_at), (reply.received_at.0 - 6_000, 300_000), "whatever a clock at 1970 says");
+    let json = zstd::decode_all(packed.as_slice()).expect("unpacks");
+    assert!(String::from_utf8_lossy(&json).contains("cpu.busy_percent"));
 }
 
 async fn one_bad_record_is_refused_and_the_rest_taken(db: Db) {
