@@ -2,18 +2,21 @@
 //! only what stands above it.
 #![recursion_limit = "256"]
 
+mod db;
 mod customers;
 mod config;
 mod lifecycle;
-mod db;
 mod audit;
 mod appliances;
+mod intake;
 mod faults;
 mod tickets;
 mod clocks;
 mod retention;
 mod notices;
 mod flow;
+mod agent_api;
+mod server;
 mod commands;
 
 fn main() -> std::process::ExitCode {

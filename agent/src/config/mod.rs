@@ -181,7 +181,7 @@ fn read_top(table: Table, services: Vec<Service>, files: Vec<PathBuf>, findings:
     agent.finish();
 
     let mut collector = top.section("collector");
-    let good_list = |list: &Vec<String>| list.iter().all(services::is_address);
+    let good_list = |list: &Vec<String>| list.iter().all(|address| services::is_address(address));
     let collector_addresses = collector
         .get_where("addresses", "a list of HOST:PORT such as [\"mainstay.example.com:8443\"]", good_list)
         .unwrap_or_default();

@@ -76,7 +76,7 @@ fn drop_ins_merge_in_name_order_and_services_are_appended() {
     ])
     .expect("good");
     assert_eq!(config.state_dir, Path::new("/three"));
-    assert_eq!((config.probes.disk.warn_at, config.probes.disk.serious_at), (80.0, 85.0));
+    assert_eq!((config.probes.disk.warn_at, config.probes.disk.serious_at), (80.0, Some(85.0)));
     assert_eq!(config.probes.disk_exclude, ["/a"]);
     assert_eq!(config.check_report().services, ["a", "b"]);
     assert_eq!(config.check_report().files.len(), 4);
@@ -168,6 +168,28 @@ fn the_examples_of_the_reference_are_good() {
     assert!(blocks.len() >= 3, "the reference has examples");
     for block in blocks {
         load(&[("agent.toml", block)]).unwrap_or_else(|error| panic!("{error}\nin\n{block}"));
+    }
+}
+
+#[test]
+fn the_reference_tells_of_every_key() {
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/agent-configuration.md");
+    let reference = fs::read_to_string(reference).expect("the reference");
+    let sections = ["agent", "collector", "proxy", "spool", "uplink", "probes", "probes.disk", "probes.network", "probes.cpu"];
+    let mut texts: Vec<String> = sections.iter().map(|section| format!("[{section}]\nzz = 1\n")).collect();
+    let kinds = ["http", "tcp", "process", "unit", "plugin"];
+    texts.extend(kinds.map(|kind| {
+        let needed = "url = \"http://x\"\naddress = \"a:1\"\nprocess = \"a\"\nunit = \"a\"\ncommand = [\"/a\"]\n";
+        format!("[[service]]\nname = \"s\"\nzz = 1\n[[service.check]]\nname = \"c\"\nkind = \"{kind}\"\n{needed}")
+    }));
+    for text in texts {
+        let error = load(&[("agent.toml", &text)]).expect_err("an unknown key");
+        let lists: Vec<&str> =
+            error.lines().filter_map(|line| line.split_once("accepted here: ")).map(|(_, keys)| keys).collect();
+        assert!(!lists.is_empty(), "{error}");
+        for key in lists.iter().flat_map(|keys| keys.split(", ")) {
+            assert!(reference.contains(&format!("`{key}`")) || reference.contains(&format!(".{key}`")), "{key} of\n{text}");
+        }
     }
 }
 

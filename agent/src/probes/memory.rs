@@ -50,10 +50,10 @@ impl Probe for Swap {
         let mut readings =
             vec![Reading::new(object, "used_percent", 100.0 * to_float(total.saturating_sub(free)) / to_float(total))];
         let vmstat = place.read_proc("vmstat").unwrap_or_default();
-        if let (Some(pages_in), Some(pages_out)) = (field(&vmstat, "pswpin"), field(&vmstat, "pswpout")) {
-            if let Some((grown, seconds)) = self.counters.grown(object, place.monotonic(), vec![pages_in, pages_out]) {
-                readings.push(Reading::new(object, "pages_per_s", (grown[0] + grown[1]) / seconds));
-            }
+        if let (Some(pages_in), Some(pages_out)) = (field(&vmstat, "pswpin"), field(&vmstat, "pswpout"))
+            && let Some((grown, seconds)) = self.counters.grown(object, place.monotonic(), vec![pages_in, pages_out])
+        {
+            readings.push(Reading::new(object, "pages_per_s", (grown[0] + grown[1]) / seconds));
         }
         readings
     }

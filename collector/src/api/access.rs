@@ -65,6 +65,14 @@ impl Principal {
         self.tenant.as_deref().is_none_or(|own| own == tenant_id)
     }
 
+    /// The actor of audit events: the person at the console, or the token.
+    pub(crate) fn actor(&self) -> String {
+        match &self.via {
+            Via::Session(_) => format!("staff:{}", self.staff_id),
+            Via::Token(token_id) => format!("token:{token_id}"),
+        }
+    }
+
     /// The session, for pages (the layer lets only sessions reach them).
     pub(crate) fn session(&self) -> Option<&Session> {
         match &self.via {

@@ -15,6 +15,7 @@ pub(crate) mod certificates;
 pub(crate) mod tokens;
 pub(crate) mod links;
 pub(crate) mod directives;
+pub(crate) mod listing;
 
 /// Who a verified certificate is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -23,6 +23,8 @@ mod init;
 mod join;
 mod serve;
 mod look;
+mod backup;
+mod restore;
 
 use exit::{Exit, Failure};
 
@@ -65,6 +67,10 @@ enum Command {
     /// Staff accounts
     #[command(subcommand)]
     User(users::UserCommand),
+    /// Write database and keys to an encrypted file, while serving
+    Backup(backup::Backup),
+    /// Put a backup into an empty database
+    Restore(restore::Restore),
     /// The record of events
     #[command(subcommand)]
     Audit(look::AuditCommand),
@@ -144,6 +150,8 @@ async fn dispatch(room: Room, command: Command) -> anyhow::Result<()> {
         Command::Group(command) => master_data::group(&room, command).await,
         Command::JoinToken(command) => join::run(&room, command).await,
         Command::User(command) => users::run(&room, command).await,
+        Command::Backup(arguments) => backup::run(&room, arguments).await,
+        Command::Restore(arguments) => restore::run(&room, arguments).await,
         Command::Audit(command) => look::audit(&room, command).await,
     }
 }

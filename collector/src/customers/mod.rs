@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) mod credentials;
 pub(crate) mod groups;
 pub(crate) mod store;
+pub(crate) mod listing;
 
 /// The vendor's own tenant: staff, keys and internal tickets are recorded there.
 pub(crate) const VENDOR_TENANT: &str = "vendor";

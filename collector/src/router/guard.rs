@@ -16,8 +16,8 @@ use super::headers;
 use super::refusal::Refusal;
 use super::routes::{self, NoRoute, Route, Who};
 use crate::api::access::{Principal, Right, Via, Viewer};
-use crate::api::sessions::rules::{SessionVerdict, TOUCH_EVERY, TokenVerdict, judge_session, judge_token};
-use crate::api::sessions::{Session, Stage, hash_of, store, tokens};
+use crate::api::sessions::rules::{TOUCH_EVERY, TokenVerdict, judge_token};
+use crate::api::sessions::{Session, Stage, hash_of, standing, store, tokens};
 use crate::customers::Language;
 use crate::db::{Turn, transact};
 use crate::flow::World;
@@ -111,7 +111,7 @@ fn with_right(right: Right, principal: Principal, mut request: Request) -> Resul
 /// The session behind the cookie, if it counts now.
 async fn by_cookie(world: &World, jar: &CookieJar, by_person: bool) -> Result<Option<Session>, Refusal> {
     let Some(cookie) = jar.get(&cookies::name(&world.config, cookies::SESSION)) else { return Ok(None) };
-    let Some(session) = good_session(world, &hash_of(cookie.value())).await? else { return Ok(None) };
+    let Some(session) = standing(world, &hash_of(cookie.value())).await? else { return Ok(None) };
     let now = world.time.now();
     if by_person && now >= session.last_seen_at.plus(TOUCH_EVERY) {
         touch(world, &session).await?;
@@ -123,13 +123,6 @@ async fn touch(world: &World, session: &Session) -> anyhow::Result<()> {
     let now = world.time.now();
     transact!(world.db, Turn::Console, |tx| { Ok(store::touch(tx, &session.session_hash, now).await?) });
     Ok(())
-}
-
-/// The session of that hash, if it counts now: asked at every request and, on open streams, again and again (R14).
-pub(crate) async fn good_session(world: &World, session_hash: &str) -> anyhow::Result<Option<Session>> {
-    let mut conn = world.db.read().await?;
-    let session = store::load(&mut conn, session_hash).await?;
-    Ok(session.filter(|session| judge_session(session, world.time.now()) == SessionVerdict::Good))
 }
 
 async fn by_token(world: &World, headers: &HeaderMap) -> Result<Option<Principal>, Refusal> {

@@ -13,6 +13,7 @@ use ring::digest;
 use ring::rand::SecureRandom;
 
 use crate::customers::{Language, Role};
+use crate::flow::World;
 
 /// How far a sign-in has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,16 @@ pub(crate) fn fresh_secret(rng: &dyn SecureRandom) -> String {
 /// SHA-256 of an opaque id, hex: the row's key. The ids are random, so no slow hash is needed.
 pub(crate) fn hash_of(secret: &str) -> String {
     hex::encode(digest::digest(&digest::SHA256, secret.as_bytes()))
+}
+
+/// The session of that hash, if it counts now: asked at every request and, on open streams, again and again (R14).
+///
+/// # Errors
+/// If the database refuses.
+pub(crate) async fn standing(world: &World, session_hash: &str) -> anyhow::Result<Option<Session>> {
+    let mut conn = world.db.read().await?;
+    let session = store::load(&mut conn, session_hash).await?;
+    Ok(session.filter(|session| rules::judge_session(session, world.time.now()) == rules::SessionVerdict::Good))
 }
 
 #[cfg(test)]

@@ -1,0 +1,110 @@
+//! Opening a ticket for a customer who called: C9 wants a detailed description, C1 the one question, is your business interrupted?
+
+use askama::Template;
+use axum::Extension;
+use axum::extract::{Form, State};
+use mainstay_shared::severity::BusinessImpact;
+use serde::Deserialize;
+
+use super::overview::Names;
+use super::shell::{PageResult, Said, Shell, back_to, page, said};
+use crate::api::access::{Principal, Viewer};
+use crate::appliances;
+use crate::customers::listing;
+use crate::flow::staff_acts::{CustomerRequest, open_for_customer};
+use crate::flow::World;
+use super::ticket::by;
+
+struct Place {
+    /// `TENANT/SITE`, or `TENANT/SITE/APPLIANCE`.
+    value: String,
+    label: String,
+}
+
+#[derive(Template)]
+#[template(path = "open_ticket.html")]
+struct OpenPage {
+    shell: Shell,
+    now: i64,
+    said: Option<Said>,
+    places: Vec<Place>,
+    impacts: &'static [BusinessImpact],
+    given: CallForm,
+}
+
+/// What the form sends.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct CallForm {
+    #[serde(default)]
+    place: String,
+    #[serde(default)]
+    impact: String,
+    #[serde(default)]
+    summary: String,
+}
+
+async fn form(world: &World, viewer: &Viewer, principal: &Principal, given: CallForm, word: Option<&str>) -> PageResult {
+    let shell = Shell::of(world, viewer, principal, "open", "/tickets/open");
+    let mut conn = world.db.snapshot().await?;
+    let names = Names::load(&mut conn).await?;
+    let boxes = appliances::listing::list(&mut conn, None, "", 2000).await?;
+    let mut places = Vec::new();
+    for customer in &names.customers {
+        for site in listing::sites(&mut conn, &customer.tenant_id).await? {
+            let (value, label) = (format!("{}/{}", site.tenant_id, site.site_id), format!("{} / {}", customer.name, site.name));
+            let at_site = boxes.iter().filter(|a| a.tenant_id == site.tenant_id && a.site_id == site.site_id);
+            let inside: Vec<Place> = at_site
+                .map(|a| Place { value: format!("{value}/{}", a.appliance_id), label: format!("{label} / {}", a.name) })
+                .collect();
+            places.push(Place { value, label });
+            places.extend(inside);
+        }
+    }
+    let title = shell.w.t("open.title");
+    page(&OpenPage {
+        said: said(shell.w, word),
+        now: world.time.now().0,
+        shell: shell.titled(title),
+        places,
+        impacts: BusinessImpact::ALL,
+        given,
+    })
+}
+
+/// `GET /tickets/open`.
+pub(crate) async fn ask(
+    State(world): State<World>,
+    Extension(viewer): Extension<Viewer>,
+    Extension(principal): Extension<Principal>,
+) -> PageResult {
+    form(&world, &viewer, &principal, CallForm::default(), None).await
+}
+
+/// `POST /tickets/open`.
+pub(crate) async fn open(
+    State(world): State<World>,
+    Extension(viewer): Extension<Viewer>,
+    Extension(principal): Extension<Principal>,
+    Form(given): Form<CallForm>,
+) -> PageResult {
+    let mut place = given.place.splitn(3, '/').map(str::to_owned);
+    let (Some(tenant_id), Some(site_id), Some(impact)) =
+        (place.next(), place.next(), BusinessImpact::from_name(&given.impact))
+    else {
+        return form(&world, &viewer, &principal, given, Some("refused_bad_form")).await;
+    };
+    let request = CustomerRequest {
+        tenant_id,
+        site_id,
+        appliance_id: place.next().unwrap_or_default(),
+        summary: given.summary.trim().to_owned(),
+        impact,
+    };
+    match open_for_customer(&world, &by(&principal), request).await? {
+        Ok(ticket) => Ok(back_to(&format!("/tickets/{}", ticket.ticket_id), "done_opened")),
+        Err(refused) => {
+            let word = format!("refused_{}", refused.word());
+            form(&world, &viewer, &principal, given, Some(&word)).await
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The first page: what matters first. Counts, then every ticket that is not closed, critical and unanswered on top with its clock
+//! counting down; closed ones on request. Loading only; the order is `rank`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use askama::Template;
+use axum::Extension;
+use axum::extract::{Query, State};
+use mainstay_shared::severity::Severity;
+use mainstay_shared::time_source::UnixMs;
+use serde::Deserialize;
+
+use super::clock_view::{self, ClockView};
+use super::shell::{PageResult, Said, Shell, page, said};
+use super::when;
+use crate::api::access::{Principal, Viewer};
+use crate::clocks::{self, Clock};
+use crate::customers::listing::{self, CustomerLine};
+use crate::appliances;
+use crate::db::Conn;
+use crate::flow::World;
+use crate::tickets::store::{self, Counts, Filter};
+use crate::tickets::{Ticket, TicketState};
+
+/// Open tickets shown at once; more are said to exist.
+const MANY: i64 = 500;
+/// Closed ones a page.
+const PAGE: i64 = 50;
+
+/// What the address may ask.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Wish {
+    /// `closed` shows the closed ones.
+    show: Option<String>,
+    customer: Option<String>,
+    below: Option<i64>,
+    said: Option<String>,
+}
+
+/// One line of the list.
+pub(crate) struct Row {
+    pub(crate) id: String,
+    pub(crate) severity: &'static str,
+    pub(crate) state: &'static str,
+    pub(crate) presumed: bool,
+    pub(crate) summary: String,
+    pub(crate) reason: String,
+    pub(crate) customer: String,
+    pub(crate) site: String,
+    pub(crate) appliance: String,
+    pub(crate) appliance_id: String,
+    pub(crate) who: String,
+    pub(crate) answered: bool,
+    pub(crate) opened: String,
+    pub(crate) opened_full: String,
+    pub(crate) clock: Option<ClockView>,
+}
+
+/// How one customer stands.
+struct CustomerCount {
+    tenant_id: String,
+    name: String,
+    critical: usize,
+    general: usize,
+}
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct Overview {
+    shell: Shell,
+    now: i64,
+    said: Option<Said>,
+    closed: bool,
+    customer: String,
+    customers: Vec<CustomerLine>,
+    counts: Counts,
+    overdue: usize,
+    rows: Vec<Row>,
+    cut: bool,
+    next: Option<i64>,
+    by_customer: Vec<CustomerCount>,
+}
+
+/// `GET /`.
+pub(crate) async fn show(
+    State(world): State<World>,
+    Extension(viewer): Extension<Viewer>,
+    Extension(principal): Extension<Principal>,
+    Query(wish): Query<Wish>,
+) -> PageResult {
+    let shell = Shell::of(&world, &viewer, &principal, "tickets", "/");
+    let (w, now) = (shell.w, world.time.now());
+    let closed = wish.show.as_deref() == Some("closed");
+    let customer = wish.customer.filter(|customer| !customer.is_empty());
+    let mut conn = world.db.snapshot().await?;
+    let filter = Filter {
+        tenant_id: customer.clone(),
+        state: closed.then_some(TicketState::Closed),
+        not_closed: !closed,
+        ..Filter::default()
+    };
+    let limit = if closed { PAGE } else { MANY };
+    let mut tickets = store::list(&mut conn, &filter, wish.below, limit).await?;
+    let more = i64::try_from(tickets.len()).unwrap_or(i64::MAX) == limit;
+    let next = tickets.last().filter(|_| more && closed).map(|ticket| ticket.number);
+    let clocks = running(&mut conn).await?;
+    if !closed {
+        tickets.sort_by_key(|ticket| rank(ticket, clocks.get(&ticket.ticket_id)));
+    }
+    let names = Names::load(&mut conn).await?;
+    let counts = store::counts(&mut conn, customer.as_deref()).await?;
+    let rows: Vec<Row> = tickets.iter().map(|ticket| row(w, ticket, clocks.get(&ticket.ticket_id), now, &names)).collect();
+    let overdue = rows.iter().filter(|row| row.clock.as_ref().is_some_and(|clock| clock.mood == "over")).count();
+    let title = w.t("overview.title");
+    page(&Overview {
+        by_customer: if closed { Vec::new() } else { by_customer(&tickets, &names) },
+        said: said(w, wish.said.as_deref()),
+        shell: shell.titled(title),
+        now: now.0,
+        closed,
+        customer: customer.unwrap_or_default(),
+        customers: names.customers,
+        counts,
+        overdue,
+        rows,
+        cut: more && !closed,
+        next,
+    })
+}
+
+async fn running(conn: &mut Conn) -> Result<HashMap<String, Clock>, sqlx::Error> {
+    let clocks = clocks::store::unanswered(conn, None, MANY * 2).await?;
+    Ok(clocks.into_iter().rev().map(|clock| (clock.ticket_id.clone(), clock)).collect())
+}
+
+/// What stands on top: open before recovered, critical before general, unanswered before answered, then the nearest deadline.
+fn rank(ticket: &Ticket, clock: Option<&Clock>) -> (bool, bool, bool, i64, i64) {
+    (
+        ticket.state != TicketState::Open,
+        ticket.severity != Severity::Critical,
+        clock.is_none(),
+        clock.map_or(i64::MAX, |clock| clock.due_at.0),
+        -ticket.number,
+    )
+}
+
+/// Names by id, for lists.
+pub(crate) struct Names {
+    pub(crate) customers: Vec<CustomerLine>,
+    pub(crate) customer: HashMap<String, String>,
+    pub(crate) site: HashMap<(String, String), (String, String)>,
+    pub(crate) appliance: HashMap<String, String>,
+    pub(crate) staff: HashMap<String, String>,
+}
+
+impl Names {
+    /// All names; a vendor has hundreds of customers, not millions.
+    pub(crate) async fn load(conn: &mut Conn) -> Result<Self, sqlx::Error> {
+        let customers = listing::customers(conn, None).await?;
+        let mut site = HashMap::new();
+        for found in listing::all_sites(conn).await? {
+            site.insert((found.tenant_id, found.site_id), (found.name, found.time_zone));
+        }
+        Ok(Self {
+            customer: customers.iter().map(|c| (c.tenant_id.clone(), c.name.clone())).collect(),
+            customers,
+            site,
+            appliance: appliances::listing::names(conn).await?,
+            staff: listing::staff(conn).await?.into_iter().map(|s| (s.staff_id, s.name)).collect(),
+        })
+    }
+
+    /// A site's name and zone; empty and UTC when it has none.
+    pub(crate) fn site(&self, tenant_id: &str, site_id: &str) -> (String, String) {
+        self.site
+            .get(&(tenant_id.to_owned(), site_id.to_owned()))
+            .cloned()
+            .unwrap_or_else(|| (String::new(), "UTC".to_owned()))
+    }
+}
+
+fn row(w: super::words::Words, ticket: &Ticket, clock: Option<&Clock>, now: UnixMs, names: &Names) -> Row {
+    let (site, zone) = names.site(&ticket.tenant_id, &ticket.site_id);
+    let who = ticket.taken_by.as_ref().or(ticket.assigned_to.as_ref());
+    Row {
+        id: ticket.ticket_id.clone(),
+        severity: ticket.severity.as_str(),
+        state: ticket.state.as_str(),
+        presumed: ticket.presumed,
+        summary: ticket.summary.clone(),
+        reason: w.of("reason", &ticket.reason).into_owned(),
+        customer: names.customer.get(&ticket.tenant_id).cloned().unwrap_or_else(|| w.t("overview.internal").into_owned()),
+        site,
+        appliance: names.appliance.get(&ticket.appliance_id).cloned().unwrap_or_default(),
+        appliance_id: ticket.appliance_id.clone(),
+        who: who.and_then(|id| names.staff.get(id)).cloned().unwrap_or_default(),
+        answered: ticket.responded_at.is_some(),
+        opened: when::brief(ticket.opened_at, &zone),
+        opened_full: when::moment(ticket.opened_at, &zone),
+        clock: clock.map(|clock| clock_view::view(w, clock, now, &zone)),
+    }
+}
+
+fn by_customer(tickets: &[Ticket], names: &Names) -> Vec<CustomerCount> {
+    let mut found: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for ticket in tickets.iter().filter(|ticket| ticket.state == TicketState::Open) {
+        let entry = found.entry(&ticket.tenant_id).or_default();
+        match ticket.severity {
+            Severity::Critical => entry.0 += 1,
+            Severity::General => entry.1 += 1,
+        }
+    }
+    let mut counts: Vec<CustomerCount> = found
+        .into_iter()
+        .filter_map(|(tenant_id, (critical, general))| {
+            let name = names.customer.get(tenant_id)?.clone();
+            Some(CustomerCount { tenant_id: tenant_id.to_owned(), name, critical, general })
+        })
+        .collect();
+    counts.sort_by_key(|count| (std::cmp::Reverse(count.critical), std::cmp::Reverse(count.general)));
+    counts
+}
