@@ -9,6 +9,15 @@ use crate::tickets::testing::ticket;
 
 const MINUTE: i64 = 60_000;
 
+/// What a ticket's clocks must be, by its log alone.
+fn recompute<'a>(ticket: &Ticket, log: impl IntoIterator<Item = (UnixMs, &'a TicketEvent)>, policies: &[Policy]) -> Vec<Clock> {
+    let mut clocks = Vec::new();
+    for (at, event) in log {
+        advance(&mut clocks, ticket, at, event, policies);
+    }
+    clocks
+}
+
 fn opened(already_recovered: bool) -> TicketEvent {
     let impact = BusinessImpact::Interrupted;
     TicketEvent::Opened { impact, presumed: false, reason: String::new(), summary: String::new(), already_recovered }

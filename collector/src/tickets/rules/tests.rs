@@ -4,7 +4,7 @@ use mainstay_shared::fault::Level;
 use mainstay_shared::severity::Severity;
 
 use super::*;
-use crate::customers::groups::{Group, Member};
+use crate::faults::groups::{Group, GroupMember};
 use crate::faults::landscape::{ApplianceNow, Declared};
 use crate::tickets::severity::Reason;
 use crate::tickets::testing::ticket;
@@ -28,7 +28,7 @@ fn landscape() -> Landscape {
         service: service.into(),
         depends_on: vec!["disk:/var".into()],
     };
-    let member = |appliance: &str| Member { appliance_id: appliance.into(), service: "web".into() };
+    let member = |appliance: &str| GroupMember { appliance_id: appliance.into(), service: "web".into() };
     Landscape {
         appliances: ["a", "b", "c"].map(appliance).into(),
         declared: vec![declared("a", "web"), declared("b", "web"), declared("c", "mail")],

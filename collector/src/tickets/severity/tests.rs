@@ -47,6 +47,10 @@ fn silence(services: Vec<GroupNow>) -> Grounds {
     Grounds::Silence { appliances: Vec::new(), services }
 }
 
+fn all_rows() -> Vec<Row> {
+    [service_rows(), unsure_rows(), other_rows()].concat()
+}
+
 type Row = (&'static str, Grounds, BusinessImpact, bool, Reason);
 
 fn service_rows() -> Vec<Row> {
@@ -95,6 +99,11 @@ fn service_rows() -> Vec<Row> {
             false,
             Reason::RedundancyLost,
         ),
+    ]
+}
+
+fn unsure_rows() -> Vec<Row> {
+    vec![
         (
             "a service in no group is degraded",
             service(Degraded, Some(Up), 1, &[Degraded]),
@@ -236,7 +245,7 @@ fn other_rows() -> Vec<Row> {
 
 #[test]
 fn every_sentence_of_the_table_is_true() {
-    for (sentence, grounds, impact, presumed, reason) in service_rows().into_iter().chain(other_rows()) {
+    for (sentence, grounds, impact, presumed, reason) in all_rows() {
         let found = decide(&grounds);
         assert_eq!((found.impact, found.presumed, found.reason), (impact, presumed, reason), "{sentence}");
         assert_eq!(found.severity, impact.severity(), "{sentence}");
@@ -246,7 +255,7 @@ fn every_sentence_of_the_table_is_true() {
 #[test]
 fn the_table_in_the_documentation_is_this_one() {
     let mut table = String::from("| what is known | impact | severity | presumed | reason |\n|---|---|---|---|---|\n");
-    for (sentence, grounds, ..) in service_rows().into_iter().chain(other_rows()) {
+    for (sentence, grounds, ..) in all_rows() {
         let found = decide(&grounds);
         let presumed = if found.presumed { "yes" } else { "" };
         let (impact, severity, reason) = (found.impact.as_str(), found.severity.as_str(), found.reason.as_str());
