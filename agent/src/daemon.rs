@@ -6,13 +6,11 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use mainstay_shared::record::Payload;
 use mainstay_shared::time_source::TimeSource;
 use ring::rand::SystemRandom;
 use tokio::sync::{Notify, watch as cell};
 
 use crate::config::Config;
-use crate::faults;
 use crate::flow::contact::Contact;
 use crate::flow::poll::{self, Polling};
 use crate::flow::renewal::{self, Renewing};
@@ -40,9 +38,6 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     let kind = start::judge(&opened.starts, &host.boot_id, host.uptime_s);
     start::announce(&spool, kind, host, config.declared_services(), time.now()).await?;
     let safe_mode = kind.is_safe_mode();
-    if safe_mode {
-        spool.push(Payload::Fault(faults::safe_mode_raised(time.now()))).await?;
-    }
     let (current, current_seen) = cell::channel(Current::default());
     let (contact, nudge, reference) = (Contact::default(), Arc::new(Notify::new()), ClockReference::default());
     let facts = Facts {
@@ -114,3 +109,6 @@ pub(crate) fn settings(config: &Config) -> anyhow::Result<Settings> {
     };
     Ok(Settings { addresses: config.collector_addresses.clone(), proxy })
 }
+
+#[cfg(test)]
+mod tests;

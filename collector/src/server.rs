@@ -159,13 +159,7 @@ async fn agent_connection(door: Arc<Door>, acceptor: TlsAcceptor, stream: TcpStr
     }
 }
 
-async fn web_connection(
-    router: axum::Router,
-    acceptor: Option<TlsAcceptor>,
-    stream: TcpStream,
-    address: SocketAddr,
-    stop: Stop,
-) {
+async fn web_connection(router: axum::Router, acceptor: Option<TlsAcceptor>, stream: TcpStream, address: SocketAddr, stop: Stop) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(address));
         router.clone().oneshot(request)

@@ -26,7 +26,7 @@ use crate::uplink::{Backoff, Outcome, Uplink};
 /// The answer may take this much longer than the wait that was asked for.
 const GRACE: Duration = Duration::from_secs(20);
 /// A collector that answers at once with nothing new is not asked again sooner than this.
-const SHORTEST: Duration = Duration::from_secs(30);
+const SHORTEST: Duration = Duration::from_secs(35);
 const NOT_ENROLLED_WAIT: Duration = Duration::from_secs(300);
 /// Offsets under this show that the machine's clock is right again.
 const CLOCK_IS_RIGHT_MS: i64 = 3_600_000;

@@ -10,6 +10,7 @@ use mainstay_shared::limits::{MAX_NAME_CHARS, MAX_TEXT_CHARS, clean_text};
 use mainstay_shared::record::{Payload, Started};
 use mainstay_shared::time_source::UnixMs;
 
+use crate::faults;
 use crate::probes::Host;
 use crate::spool::{PastStart, Spool, SpoolError};
 
@@ -62,7 +63,7 @@ pub(crate) fn judge(past: &[PastStart], boot_id: &str, uptime_s: u64) -> StartKi
     }
 }
 
-/// Spools the epoch's first records: the start itself and, after an unexpected reboot, a fault that says so.
+/// Spools the epoch's first records: the start itself, then a fault that tells of safe mode or of an unexpected reboot.
 ///
 /// # Errors
 /// When the spool does not accept them.
@@ -85,6 +86,11 @@ pub(crate) async fn announce(
         services,
     };
     spool.push(Payload::Started(started)).await?;
+    let safe_mode = faults::safe_mode_raised(now);
+    let is_told = spool.open_episodes().iter().any(|open| open.last.key == safe_mode.key);
+    if kind.is_safe_mode() && !is_told {
+        spool.push(Payload::Fault(safe_mode)).await?;
+    }
     if kind == StartKind::AfterUnexpectedReboot {
         let raised = reboot_fault(now);
         let episode = spool.push(Payload::Fault(raised.clone())).await?;

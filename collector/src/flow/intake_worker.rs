@@ -214,16 +214,8 @@ async fn take_batch(tx: &mut Conn, world: &World, batch: &[Job]) -> anyhow::Resu
     let marks = records::load_marks(tx, &runs_of(batch)).await?;
     let before = (links.clone(), marks.clone());
     let config = Arc::clone(&world.config);
-    let mut taking = Taking {
-        tx,
-        config: &config,
-        rng: &world.rng,
-        links,
-        marks,
-        samples: Vec::new(),
-        losses: Vec::new(),
-        changed: false,
-    };
+    let mut taking =
+        Taking { tx, config: &config, rng: &world.rng, links, marks, samples: Vec::new(), losses: Vec::new(), changed: false };
     let mut answers = Vec::with_capacity(batch.len());
     for job in batch {
         answers.push(match &job.message {
@@ -240,8 +232,10 @@ async fn take_batch(tx: &mut Conn, world: &World, batch: &[Job]) -> anyhow::Resu
         });
     }
     let Taking { tx, links, marks, samples, losses, changed, .. } = taking;
-    links::save(tx, links.iter().filter(|(key, now)| before.0.get(*key) != Some(*now)).map(|(key, now)| (key, &now.link))).await?;
-    records::save_marks(tx, marks.iter().filter(|(key, seq)| before.1.get(*key) != Some(*seq)).map(|(key, seq)| (key, *seq))).await?;
+    links::save(tx, links.iter().filter(|(key, now)| before.0.get(*key) != Some(*now)).map(|(key, now)| (key, &now.link)))
+        .await?;
+    records::save_marks(tx, marks.iter().filter(|(key, seq)| before.1.get(*key) != Some(*seq)).map(|(key, seq)| (key, *seq)))
+        .await?;
     records::add_samples(tx, &samples).await?;
     records::add_losses(tx, &losses, world.time.now()).await?;
     complete(tx, world, batch, &mut answers).await?;

@@ -16,11 +16,11 @@ use super::faults_arrive::{ArrivedChange, ArrivedFrom, faults_arrive};
 use crate::appliances::clone::{HoldReason, NonceVerdict, Remembered, Said, StaleReason, judge};
 use crate::appliances::links::{Link, LinkKey, LoadedLink};
 use crate::appliances::{ApplianceEvent, ApplianceState, Identity, store, subject};
+use crate::audit;
 use crate::config::Config;
 use crate::db::Conn;
 use crate::intake::rules::{self, Frame, Place};
 use crate::intake::{LaneKey, Loss, StoredSamples, store as records};
-use crate::audit;
 
 /// The code of the fault that a copy raises, on the component `agent`.
 pub(crate) const CODE_IDENTITY_CLONED: &str = "identity_cloned";
@@ -139,10 +139,7 @@ impl Story {
                 touched.push(lane);
             }
         }
-        self.taken.acks = touched
-            .iter()
-            .map(|lane| lane.record(taking.marks.get(lane).copied().unwrap_or_default()))
-            .collect();
+        self.taken.acks = touched.iter().map(|lane| lane.record(taking.marks.get(lane).copied().unwrap_or_default())).collect();
         if let Some(first) = self.taken.refused.first() {
             let event = ApplianceEvent::RecordsRefused {
                 count: self.taken.refused.len() as u64,
@@ -300,12 +297,7 @@ impl Story {
         Ok(())
     }
 
-    async fn move_link(
-        &mut self,
-        taking: &mut Taking<'_>,
-        request: &ReportRequest,
-        verdict: NonceVerdict,
-    ) -> anyhow::Result<()> {
+    async fn move_link(&mut self, taking: &mut Taking<'_>, request: &ReportRequest, verdict: NonceVerdict) -> anyhow::Result<()> {
         let received_at = self.frame.received_at;
         let Some(loaded) = taking.links.get_mut(&self.key) else { return Ok(()) };
         let link = &mut loaded.link;
