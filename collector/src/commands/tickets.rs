@@ -157,7 +157,7 @@ pub(crate) async fn explain(room: &Room, ticket_id: &str) -> anyhow::Result<()> 
     }
     println!("{}", explained.ticket_id);
     for step in &explained.steps {
-        println!("  {}  #{}  {}  {}", step.at, step.seq, step.clock_no, step.what);
+        println!("  {}  #{}  {}", step.at, step.seq, step.what);
     }
     if !explained.rows_agree {
         return Err(Failure::new(Exit::Data, "the stored clocks differ from what the record of events proves"));
@@ -174,7 +174,10 @@ pub(crate) async fn notice(room: &Room, command: NoticeCommand) -> anyhow::Resul
             let found = outbox::list(&mut *db.read().await?, &customer, &state, MAX_ROWS).await?;
             print_list(room.json, &found, |notice| {
                 let error = if notice.last_error.is_empty() { String::new() } else { format!("  {}", notice.last_error) };
-                format!("{}  {}  {}  {}  {}{error}", notice.notice_id, notice.state, notice.recipient, notice.subject_id, notice.title)
+                format!(
+                    "{}  {}  {}  {}  {}{error}",
+                    notice.notice_id, notice.state, notice.recipient, notice.subject_id, notice.title
+                )
             })
         }
         NoticeCommand::Retry { notice } => {
