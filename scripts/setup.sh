@@ -22,7 +22,8 @@ part() {
                 has chromedriver || want chromium-driver
                 has_chinese_font || want fontconfig fonts-wqy-microhei ;;
     monitoring) [ -x /usr/lib/nagios/plugins/check_dummy ] || want monitoring-plugins-basic ;;
-    mail)       [ -x /usr/sbin/postfix ] || want postfix ;;
+    mail)       [ -x /usr/sbin/postfix ] || want postfix
+                has openssl || want openssl ;;
     demo)       [ -x /usr/bin/python3 ] || want python3
                 /usr/bin/python3 -c "import aiosmtpd" 2>/dev/null || want python3-aiosmtpd
                 has openssl || want openssl
@@ -84,9 +85,11 @@ before=$(packages)
 case " ${missing[*]} " in
   *' postfix '*) has debconf-set-selections && echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections ;;
 esac
-apt-get -qq update || say 'apt-get update failed; trying with the lists that are there'
-if ! apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null; then
-  say "apt-get could not install: ${missing[*]}" >&2
+log=$(cd "$(dirname "$0")/.." && mkdir -p target && pwd)/target/setup.log
+apt-get -qq update >"$log" 2>&1 || say 'apt-get update failed; trying with the lists that are there'
+if ! apt-get -qq install -y --no-install-recommends "${missing[@]}" >>"$log" 2>&1 </dev/null; then
+  say "apt-get could not install: ${missing[*]}; the end of $log:" >&2
+  tail -n 15 "$log" >&2
   exit 69
 fi
 mapfile -t added < <(comm -13 <(printf '%s\n' "$before") <(packages))

@@ -2,21 +2,25 @@
 //! only what stands above it.
 #![recursion_limit = "256"]
 
+mod db;
 mod customers;
 mod config;
 mod lifecycle;
-mod db;
 mod audit;
 mod appliances;
 mod intake;
 mod faults;
 mod tickets;
 mod clocks;
+mod retention;
 mod notices;
 mod flow;
+mod metrics;
+mod agent_api;
 mod api;
 mod web;
 mod router;
+mod server;
 mod commands;
 
 rust_i18n::i18n!("locales");

@@ -83,6 +83,14 @@ impl Agent {
         self.clock.insert(clock)
     }
 
+    /// The clock that it lives by.
+    ///
+    /// # Errors
+    /// When it has none of its own.
+    pub fn clock(&self) -> Result<&MachineClock> {
+        self.clock.as_ref().context("a clock of its own")
+    }
+
     /// Starts `run`.
     ///
     /// # Errors

@@ -55,6 +55,14 @@ pub struct SignIn {
     pub totp_secret: String,
 }
 
+impl SignIn {
+    fn printed(username: &str, json: &str) -> Result<Self> {
+        let made: serde_json::Value = serde_json::from_str(json).with_context(|| format!("a new account: {json}"))?;
+        let field = |name: &str| made[name].as_str().map(str::to_owned).with_context(|| format!("a new account has a {name}"));
+        Ok(Self { username: username.to_owned(), password: field("password")?, totp_secret: field("totp_secret")? })
+    }
+}
+
 /// A founded collector with one customer and one site.
 #[derive(Debug)]
 pub struct Collector {
@@ -104,6 +112,25 @@ impl Collector {
         Ok(collector)
     }
 
+    /// A collector restored from `backup` onto a fresh database, at the addresses of `old`, whose folder is gone with its machine.
+    ///
+    /// # Errors
+    /// When `restore` fails.
+    pub async fn restored(old: Self, engine: Engine, settings: Settings, backup: &Path) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("mainstay-collector-").tempdir()?;
+        std::fs::copy(old.path("passphrase"), folder.path().join("passphrase"))?;
+        let carried = folder.path().join("backup.age");
+        std::fs::copy(backup, &carried)?;
+        let database = Database::fresh(engine).await?;
+        let Self { link, agents_listen, web_listen, operator, .. } = old;
+        let mut new = Self { daemon: None, link, agents_listen, web_listen, operator, database, folder };
+        std::fs::write(new.config_file(), toml::to_string(&new.settings_table(&settings))?)?;
+        let (from, passphrase) = (carried.display().to_string(), new.path("passphrase").display().to_string());
+        new.command(&["restore", "--from", &from, "--passphrase-file", &passphrase]).await?.good().context("restore")?;
+        new.start().await?;
+        Ok(new)
+    }
+
     async fn init(&mut self) -> Result<()> {
         std::fs::write(self.path("passphrase"), "four words for testing\n")?;
         let (root_key, passphrase) = (self.path("root-key.age"), self.path("passphrase"));
@@ -123,11 +150,7 @@ impl Collector {
             .await?
             .good()
             .context("init")?;
-        let made: serde_json::Value = serde_json::from_str(&printed.stdout).context("what init printed")?;
-        let field =
-            |name: &str| made[name].as_str().map(str::to_owned).with_context(|| format!("init printed no {name}: {made}"));
-        self.operator.password = field("password")?;
-        self.operator.totp_secret = field("totp_secret")?;
+        self.operator = SignIn::printed("operator", &printed.stdout)?;
         for made in [
             ["customer", "add", CUSTOMER, "--name", "测试银行"].as_slice(),
             &["site", "add", SITE, "--customer", CUSTOMER, "--name", "HQ", "--city", "重庆", "--time-zone", "Asia/Shanghai"],
@@ -216,6 +239,26 @@ impl Collector {
         let mut command = tied(program("mainstay-collector")?);
         command.arg("--config").arg(self.config_file()).args(arguments).current_dir(self.folder.path());
         run(command, "", A_WHILE).await
+    }
+
+    /// A new staff account that serves the customer, with its own password and secret; its address is `NAME@test.invalid`.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub async fn account(&self, name: &str, role: &str) -> Result<SignIn> {
+        let email = format!("{name}@test.invalid");
+        let add = ["user", "add", name, "--name", name, "--email", &email, "--role", role, "--serves", CUSTOMER, "--json"];
+        let printed = self.command(&add).await?.good().context("user add")?;
+        SignIn::printed(name, &printed.stdout)
+    }
+
+    /// Tries every waiting notice now rather than when its back-off ends.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub async fn retry_notices(&self) -> Result<()> {
+        self.command(&["notice", "retry"]).await?.good().context("notice retry")?;
+        Ok(())
     }
 
     /// A join string for one appliance of the first site.

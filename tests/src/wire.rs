@@ -1,8 +1,11 @@
 //! An agent made of nothing but the wire: its own key, its own certificate, any bytes it likes. For what the real agent never
 //! sends (hostile peers, repeated and forged records) and for load.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result, bail};
 use mainstay_shared::api::{ErrorBody, PATH_ENROL, PATH_POLL, PATH_REPORTS, WIRE_VERSION};
+use mainstay_shared::check::ServiceState;
 use mainstay_shared::enrolment::{EnrolReply, EnrolRequest, Hardware, JoinString};
 use mainstay_shared::heartbeat::{PollReply, PollRequest};
 use mainstay_shared::ids::{Epoch, Lane, Nonce, RecordId, random_hex_128};
@@ -170,18 +173,26 @@ impl WireAgent {
         Ok(reply)
     }
 
-    /// One heartbeat that waits for nothing.
+    /// One heartbeat that waits for nothing and tells nothing.
     ///
     /// # Errors
     /// When it is refused.
     pub async fn beat(&self) -> Result<PollReply> {
+        self.beat_telling(BTreeMap::new()).await
+    }
+
+    /// One heartbeat that tells these services' states.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn beat_telling(&self, services: BTreeMap<String, ServiceState>) -> Result<PollReply> {
         let request = PollRequest {
             version: WIRE_VERSION,
             epoch: self.epoch.clone(),
             sent_at: self.time.now(),
             wait_s: 0,
-            values: Default::default(),
-            services: Default::default(),
+            values: BTreeMap::new(),
+            services,
             backlog: 0,
             done: Vec::new(),
         };

@@ -1,7 +1,8 @@
 //! A web request: status, body, time, and the days that the certificate has left.
 //!
 //! Each try is a connection of its own, without proxy, redirects, or resumed sessions, so that it meets what a customer would
-//! meet. Certificates are judged by the agent's time source, not the bare clock (a box at 1970 must not call them all invalid).
+//! meet. Certificates are judged by the collector's time where it is known, not the bare clock: a box at 1970, or far ahead, must
+//! not call a service down for it.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -23,16 +24,13 @@ use super::resolve::{AsideResolver, Unresolved};
 use super::tcp::unconnected;
 use super::{Checker, Found};
 use crate::config::HttpCheck;
+use crate::probes::ClockReference;
 
 /// What is expected must come within so much of the body.
 const MAX_BODY_BYTES: usize = 256 << 10;
 /// Where systems keep the certificates that they trust.
-const SYSTEM_BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+const SYSTEM_BUNDLES: [&str; 4] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
 
 /// TLS configurations by the file of trusted certificates, read again when the file changed.
 #[derive(Debug, Default)]
@@ -81,8 +79,12 @@ async fn judge(checker: &Checker, check: &HttpCheck, mut response: Response, beg
         }
     }
     let took = checker.time.monotonic().saturating_sub(began);
-    if let Some(days) = days_left(&response, &checker.time).filter(|days| *days < i64::from(check.cert_warn_days)) {
-        return Found::new(ServiceState::Degraded, "certificate", format!("status {status}; the certificate ends in {days} days"));
+    if let Some(days) = days_left(&response, checker).filter(|days| *days < i64::from(check.cert_warn_days)) {
+        return Found::new(
+            ServiceState::Degraded,
+            "certificate",
+            format!("status {status}; the certificate ends in {days} days"),
+        );
     }
     match check.slower_than {
         Some(limit) if took > limit => {
@@ -103,10 +105,10 @@ async fn body(response: &mut Response) -> reqwest::Result<Vec<u8>> {
     Ok(body)
 }
 
-fn days_left(response: &Response, time: &TimeSource) -> Option<i64> {
+fn days_left(response: &Response, checker: &Checker) -> Option<i64> {
     let info = response.extensions().get::<TlsInfo>()?;
     let (_, certificate) = x509_parser::parse_x509_certificate(info.peer_certificate()?).ok()?;
-    Some((certificate.validity().not_after.timestamp() - time.now().0 / 1000) / 86_400)
+    Some((certificate.validity().not_after.timestamp() - checker.clock.now(&checker.time).0 / 1000) / 86_400)
 }
 
 /// What a request that got no answer means: the innermost cause says it.
@@ -121,11 +123,10 @@ fn failed(check: &HttpCheck, error: &reqwest::Error) -> Found {
             return refused_by_tls(error);
         }
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                Some(error) => return refused_by_tls(error),
-                None if error.get_ref().is_none() => return unconnected(address, error),
-                None => {}
-            }
+            // An I/O error's `source` passes over what it wraps.
+            let Some(inner) = error.get_ref() else { return unconnected(address, error) };
+            cause = Some(inner);
+            continue;
         }
         cause = error.source();
     }
@@ -143,11 +144,11 @@ impl Trust {
     /// The TLS configuration for `check`. Its file may be on a dead mount: it is read aside.
     async fn config(&self, check: &HttpCheck, checker: &Checker, object: &str) -> Result<ClientConfig, String> {
         if check.url.starts_with("http:") {
-            return Ok(client_config(RootCertStore::empty(), &checker.time));
+            return Ok(client_config(RootCertStore::empty(), judging_clock(checker)));
         }
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let wanted = check.ca_file.clone();
-        let time = checker.time.clone();
+        let clock = judging_clock(checker);
         let read = move || {
             let file = wanted.or_else(|| SYSTEM_BUNDLES.iter().map(PathBuf::from).find(|path| path.exists()));
             let file = file.ok_or("this system has no bundle of trusted certificates: set ca_file")?;
@@ -157,10 +158,11 @@ impl Trust {
             {
                 return Ok((file, changed, config.clone()));
             }
-            let config = client_config(roots(&file)?, &time);
+            let config = client_config(roots(&file)?, clock);
             Ok::<_, String>((file, changed, config))
         };
-        let (file, changed, config) = checker.aside.run(object, Duration::from_secs(5), read).await.map_err(|e| e.to_string())??;
+        let (file, changed, config) =
+            checker.aside.run(object, Duration::from_secs(5), read).await.map_err(|e| e.to_string())??;
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(file, (changed, config.clone()));
         Ok(config)
     }
@@ -175,22 +177,26 @@ fn roots(file: &Path) -> Result<RootCertStore, String> {
     if roots.is_empty() { Err(problem(&"holds no certificate in PEM form")) } else { Ok(roots) }
 }
 
-fn client_config(roots: RootCertStore, time: &TimeSource) -> ClientConfig {
+fn client_config(roots: RootCertStore, clock: Clock) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_details(provider, Arc::new(Clock(time.clone())));
+    let builder = ClientConfig::builder_with_details(provider, Arc::new(clock));
     let builder = builder.with_safe_default_protocol_versions().expect("ring has the suites of TLS 1.2 and 1.3");
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.resumption = Resumption::disabled();
     config
 }
 
-/// The agent's time, for judging certificates.
+/// The time for judging certificates.
 #[derive(Debug)]
-struct Clock(TimeSource);
+struct Clock(ClockReference, TimeSource);
+
+fn judging_clock(checker: &Checker) -> Clock {
+    Clock(checker.clock.clone(), checker.time.clone())
+}
 
 impl rustls::time_provider::TimeProvider for Clock {
     fn current_time(&self) -> Option<UnixTime> {
-        let since_1970 = Duration::from_millis(u64::try_from(self.0.now().0).ok()?);
+        let since_1970 = Duration::from_millis(u64::try_from(self.0.now(&self.1).0).ok()?);
         Some(UnixTime::since_unix_epoch(since_1970))
     }
 }

@@ -21,6 +21,7 @@ use mainstay_shared::time_source::TimeSource;
 pub(crate) use schedule::{ServiceRound, keep_asking};
 
 use crate::config::{Check, CheckKind};
+use crate::probes::ClockReference;
 use crate::probes::aside::Aside;
 
 /// What one try found.
@@ -67,14 +68,16 @@ pub(crate) struct Checker {
     pub(crate) aside: Aside,
     /// `/proc`.
     pub(crate) proc: PathBuf,
+    /// The collector's clock, by which certificates are judged.
+    pub(crate) clock: ClockReference,
     /// Trusted certificates, read when first needed.
     pub(crate) trust: http::Trust,
 }
 
 impl Checker {
     /// A checker of this machine's services.
-    pub(crate) fn here(time: TimeSource) -> Self {
-        Self { time, aside: Aside::default(), proc: PathBuf::from("/proc"), trust: http::Trust::default() }
+    pub(crate) fn here(time: TimeSource, clock: ClockReference) -> Self {
+        Self { time, clock, aside: Aside::default(), proc: PathBuf::from("/proc"), trust: http::Trust::default() }
     }
 
     /// Asks once. `service` and the check's name only tell hanging questions apart.

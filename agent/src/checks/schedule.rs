@@ -26,6 +26,8 @@ pub(crate) struct ServiceRound {
     pub(crate) tries: Vec<CheckResult>,
     /// When the round began: a failure that it found began then or before.
     pub(crate) began_at: UnixMs,
+    /// The same by the monotonic clock.
+    pub(crate) began_mono: Duration,
 }
 
 /// Asks `service` for ever: first after `delay`, then every interval, and at once when `nudges` changes.
@@ -55,7 +57,7 @@ pub(crate) async fn keep_asking(
 
 /// Asks all checks of `service` side by side; `known` holds how each of them ended in the round before.
 async fn round(checker: &Arc<Checker>, service: &Service, known: &mut BTreeMap<String, ServiceState>) -> ServiceRound {
-    let began_at = checker.time.now();
+    let (began_at, began_mono) = (checker.time.now(), checker.time.monotonic());
     let mut asking = JoinSet::new();
     for (index, check) in service.checks.iter().enumerate() {
         let retries = Retries { count: service.retries, after: service.retry_after, known: known.get(&check.name).copied() };
@@ -72,7 +74,7 @@ async fn round(checker: &Arc<Checker>, service: &Service, known: &mut BTreeMap<S
     let last = |tries: &Vec<CheckResult>| tries.last().map(|result| (result.check.clone(), result.state));
     *known = by_check.values().filter_map(last).collect();
     let state = known.values().copied().max().unwrap_or(ServiceState::Unknown);
-    ServiceRound { service: service.name.clone(), state, tries: by_check.into_values().flatten().collect(), began_at }
+    ServiceRound { service: service.name.clone(), state, tries: by_check.into_values().flatten().collect(), began_at, began_mono }
 }
 
 struct Retries {
@@ -100,6 +102,7 @@ mod tests {
 
     use super::*;
     use crate::config::CheckKind;
+    use crate::probes::ClockReference;
 
     fn plugin(name: &str, script: &str) -> Check {
         let argv = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
@@ -126,24 +129,35 @@ mod tests {
     #[tokio::test]
     async fn a_failure_is_tried_twice_more_and_the_worst_check_counts() {
         use ServiceState::{Degraded, Down, Up};
-        let checker = Arc::new(Checker::here(TimeSource::system()));
+        let checker = Arc::new(Checker::here(TimeSource::system(), ClockReference::default()));
         let service = service(vec![plugin("good", "exit 0"), plugin("bad", "exit 2"), plugin("slow", "exit 1")]);
         let mut known = BTreeMap::new();
         let first = round(&checker, &service, &mut known).await;
         assert_eq!(first.state, Down);
-        let expected =
-            [("good", 1, Up), ("bad", 1, Down), ("bad", 2, Down), ("bad", 3, Down), ("slow", 1, Degraded), ("slow", 2, Degraded), ("slow", 3, Degraded)];
+        let expected = [
+            ("good", 1, Up),
+            ("bad", 1, Down),
+            ("bad", 2, Down),
+            ("bad", 3, Down),
+            ("slow", 1, Degraded),
+            ("slow", 2, Degraded),
+            ("slow", 3, Degraded),
+        ];
         assert_eq!(states(&first), expected);
 
         let second = round(&checker, &service, &mut known).await;
-        assert_eq!(states(&second), [("good", 1, Up), ("bad", 1, Down), ("slow", 1, Degraded)], "known failures are not tried again");
+        assert_eq!(
+            states(&second),
+            [("good", 1, Up), ("bad", 1, Down), ("slow", 1, Degraded)],
+            "known failures are not tried again"
+        );
     }
 
     #[tokio::test]
     async fn a_service_that_answers_at_the_second_try_is_up() {
         let dir = tempfile::tempdir().expect("a folder");
         let mark = dir.path().join("asked").display().to_string();
-        let checker = Arc::new(Checker::here(TimeSource::system()));
+        let checker = Arc::new(Checker::here(TimeSource::system(), ClockReference::default()));
         let flaky = plugin("flaky", &format!("test -e {mark} && exit 0; touch {mark}; exit 2"));
         let round = round(&checker, &service(vec![flaky]), &mut BTreeMap::new()).await;
         assert_eq!(round.state, ServiceState::Up);

@@ -61,7 +61,9 @@ pub(super) fn unconnected(address: &str, error: &io::Error) -> Found {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Found::down("refused", format!("{address} refused the connection")),
         io::ErrorKind::TimedOut => Found::down("timeout", format!("{address} did not answer")),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => Found::down("closed", format!("{address} broke the connection off")),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
+            Found::down("closed", format!("{address} broke the connection off"))
+        }
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             Found::down("unreachable", format!("{address}: {error}"))
         }

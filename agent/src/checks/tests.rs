@@ -24,11 +24,11 @@ fn check(kind: CheckKind) -> Check {
 }
 
 async fn ask(kind: CheckKind) -> CheckResult {
-    Checker::here(TimeSource::system()).ask("s", &check(kind), 1).await
+    Checker::here(TimeSource::system(), ClockReference::default()).ask("s", &check(kind), 1).await
 }
 
 async fn ask_within(limit: Duration, kind: CheckKind) -> CheckResult {
-    Checker::here(TimeSource::system()).ask("s", &Check { timeout: limit, ..check(kind) }, 1).await
+    Checker::here(TimeSource::system(), ClockReference::default()).ask("s", &Check { timeout: limit, ..check(kind) }, 1).await
 }
 
 fn said(result: &CheckResult) -> (ServiceState, &str) {
@@ -169,22 +169,29 @@ async fn certificates_are_verified_and_their_end_is_told_ahead() {
 }
 
 #[tokio::test]
-async fn a_box_at_1970_calls_no_certificate_invalid_once_its_floor_is_raised() {
+async fn a_wrong_clock_calls_no_certificate_invalid_once_the_right_time_is_known() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut tasks = JoinSet::new();
     let (acceptor, ca_file) = tls_server(dir.path(), 90);
     let port = listener(&mut tasks, OK, Some(acceptor)).await;
     let check = check(CheckKind::Http(HttpCheck { ca_file: Some(ca_file), ..http(format!("https://localhost:{port}/")) }));
-    let time = TimeSource::manual(UnixMs(0));
-    time.raise_floor(TimeSource::system().now());
-    assert_eq!(Checker::here(time).ask("s", &check, 1).await.state, Up);
+    let right = TimeSource::system().now();
+    let at_1970 = TimeSource::manual(UnixMs(0));
+    at_1970.raise_floor(right);
+    assert_eq!(Checker::here(at_1970, ClockReference::default()).ask("s", &check, 1).await.state, Up);
+    let ahead = TimeSource::manual(right.plus(Duration::from_secs(10 * 365 * 86_400)));
+    let checker = Checker::here(ahead.clone(), ClockReference::default());
+    assert_eq!(said(&checker.ask("s", &check, 1).await), (Down, "certificate"));
+    checker.clock.tell(right, &ahead);
+    assert_eq!(checker.ask("s", &check, 1).await.state, Up);
 }
 
 #[tokio::test]
 async fn a_port_is_judged_by_whether_it_accepts_and_what_it_says() {
     let mut tasks = JoinSet::new();
     let open = format!("127.0.0.1:{}", listener(&mut tasks, "220 ready\r\n", None).await);
-    let conversing = |expect: &str| TcpCheck { send: Some("hello\n".to_owned()), expect: Some(expect.to_owned()), ..tcp(open.clone()) };
+    let conversing =
+        |expect: &str| TcpCheck { send: Some("hello\n".to_owned()), expect: Some(expect.to_owned()), ..tcp(open.clone()) };
     assert_eq!(said(&ask(CheckKind::Tcp(tcp(open.clone()))).await), (Up, "ok"));
     assert_eq!(said(&ask(CheckKind::Tcp(conversing("220"))).await), (Up, "ok"));
     assert_eq!(said(&ask(CheckKind::Tcp(conversing("250"))).await), (Down, "body"));
@@ -207,7 +214,7 @@ async fn processes_are_found_by_name_and_command_line() {
         fs::write(folder.join("stat"), stat).expect("a file");
         fs::write(folder.join("cmdline"), cmdline).expect("a file");
     }
-    let checker = Checker { proc: proc.path().to_owned(), ..Checker::here(TimeSource::system()) };
+    let checker = Checker { proc: proc.path().to_owned(), ..Checker::here(TimeSource::system(), ClockReference::default()) };
     let text = |text: &str| Some(text.to_owned());
     for (row, process, cmdline, min_count, state) in [
         ("by its name, zombies left out", text("portal-worker"), None, 1, Up),
@@ -270,6 +277,26 @@ async fn at_its_limit_a_plugin_is_killed_with_all_that_it_started() {
     let forking = script(dir.path(), "fork", &format!("sleep 600 & echo $! > {pids}; echo $$ >> {pids}; sleep 600"));
     let result = ask_within(Duration::from_secs(1), CheckKind::Plugin(forking)).await;
     assert_eq!(said(&result), (Down, "timeout"));
+    for pid in fs::read_to_string(&pids).expect("the pids").lines() {
+        dies(pid).await;
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_that_nobody_waits_for_any_more_is_killed_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let pids = dir.path().join("pids");
+    let text = format!("sleep 600 & echo $! > {0}.new; echo $$ >> {0}.new; mv {0}.new {0}; sleep 600", pids.display());
+    let asking = ask(CheckKind::Plugin(script(dir.path(), "fork", &text)));
+    let written = async {
+        while !pids.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        result = asking => panic!("it ended by itself: {result:?}"),
+        () = written => {}
+    }
     for pid in fs::read_to_string(&pids).expect("the pids").lines() {
         dies(pid).await;
     }

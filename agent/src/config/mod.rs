@@ -156,7 +156,10 @@ impl Config {
             );
         }
         if self.probes.interval < Duration::from_secs(5) {
-            warnings.push("probes.interval is under \"5s\": measuring costs more than the usual half a second of processor time per hour".to_owned());
+            warnings.push(
+                "probes.interval is under \"5s\": measuring costs more than the usual half a second of processor time per hour"
+                    .to_owned(),
+            );
         }
         for service in &self.services {
             let longest = service.checks.iter().map(|check| check.timeout).max().unwrap_or_default();
@@ -178,9 +181,10 @@ fn read_top(table: Table, services: Vec<Service>, files: Vec<PathBuf>, findings:
     agent.finish();
 
     let mut collector = top.section("collector");
-    let good_list = |list: &Vec<String>| list.iter().all(services::is_address);
-    let collector_addresses =
-        collector.get_where("addresses", "a list of HOST:PORT such as [\"mainstay.example.com:8443\"]", good_list).unwrap_or_default();
+    let good_list = |list: &Vec<String>| list.iter().all(|address| services::is_address(address));
+    let collector_addresses = collector
+        .get_where("addresses", "a list of HOST:PORT such as [\"mainstay.example.com:8443\"]", good_list)
+        .unwrap_or_default();
     collector.finish();
 
     let proxy = read_proxy(&mut top);
@@ -192,7 +196,8 @@ fn read_top(table: Table, services: Vec<Service>, files: Vec<PathBuf>, findings:
 
     let mut uplink = top.section("uplink");
     let good_wait = |wait: &Duration| (5..=60).contains(&wait.as_secs());
-    let poll_wait = uplink.get_where("poll_wait", "a duration from \"5s\" to \"60s\"", good_wait).unwrap_or(Duration::from_secs(55));
+    let poll_wait =
+        uplink.get_where("poll_wait", "a duration from \"5s\" to \"60s\"", good_wait).unwrap_or(Duration::from_secs(55));
     uplink.finish();
 
     let probes = probes::read(&mut top);
@@ -214,11 +219,14 @@ fn read_proxy(top: &mut Section<'_>) -> Option<Proxy> {
     const URL: &str = "an address such as \"http://proxy.example.com:3128\"; user name and password have keys of their own";
     let mut section = top.section("proxy");
     let good_url = |url: &String| {
-        reqwest::Url::parse(url).is_ok_and(|url| url.scheme() == "http" && url.has_host() && url.username().is_empty() && url.password().is_none())
+        reqwest::Url::parse(url)
+            .is_ok_and(|url| url.scheme() == "http" && url.has_host() && url.username().is_empty() && url.password().is_none())
     };
     let url = section.get_where("url", URL, good_url);
-    let username: Option<String> = section.get_where("username", "a user name without a colon", |name: &String| !name.contains(':'));
-    let password_file = section.get_where("password_file", "a full path", |path: &String| path.starts_with('/')).map(PathBuf::from);
+    let username: Option<String> =
+        section.get_where("username", "a user name without a colon", |name: &String| !name.contains(':'));
+    let password_file =
+        section.get_where("password_file", "a full path", |path: &String| path.starts_with('/')).map(PathBuf::from);
     if username.is_some() != password_file.is_some() {
         section.refuse("username", None, "and proxy.password_file belong together: expected both or none".to_owned());
     }

@@ -15,8 +15,8 @@ pub(crate) struct Threshold {
     pub(crate) enabled: bool,
     /// From here on: `warning`.
     pub(crate) warn_at: f64,
-    /// From here on: `serious`.
-    pub(crate) serious_at: f64,
+    /// From here on: `serious`, if the value alone can be.
+    pub(crate) serious_at: Option<f64>,
     /// How long it must last before a fault is raised.
     pub(crate) lasting: Duration,
 }
@@ -57,7 +57,7 @@ pub(crate) struct ProbeSettings {
 }
 
 /// Numbers of a threshold before the configuration had its say: `warn_at`, `serious_at`, seconds.
-type Defaults = (f64, f64, u64);
+type Defaults = (f64, Option<f64>, u64);
 
 /// Reads `[probes]`.
 pub(crate) fn read(top: &mut Section<'_>) -> ProbeSettings {
@@ -68,23 +68,23 @@ pub(crate) fn read(top: &mut Section<'_>) -> ProbeSettings {
     let flap_window = section
         .get_where("flap_window", "a duration of at most \"1d\"", |d: &Duration| d.as_secs() <= 86_400)
         .unwrap_or(Duration::from_secs(900));
-    let cpu = plain::<Percent>(&mut section, "cpu", (95.0, 100.0, 900));
-    let load = plain::<f64>(&mut section, "load", (4.0, 10.0, 600));
-    let memory = plain::<Percent>(&mut section, "memory", (92.0, 98.0, 120));
-    let swap = plain::<f64>(&mut section, "swap", (1000.0, 10_000.0, 120));
-    let pressure = plain::<Percent>(&mut section, "pressure", (40.0, 80.0, 300));
-    let disk_io = plain::<Percent>(&mut section, "disk_io", (98.0, 100.0, 900));
-    let temperature = plain::<f64>(&mut section, "temperature", (85.0, 95.0, 60));
-    let clock = plain::<Duration>(&mut section, "clock", (5_000.0, 300_000.0, 60));
+    let cpu = plain::<Percent>(&mut section, "cpu", (95.0, None, 900));
+    let load = plain::<f64>(&mut section, "load", (4.0, Some(10.0), 600));
+    let memory = plain::<Percent>(&mut section, "memory", (92.0, Some(98.0), 120));
+    let swap = plain::<f64>(&mut section, "swap", (1000.0, Some(10_000.0), 120));
+    let pressure = plain::<Percent>(&mut section, "pressure", (40.0, Some(80.0), 300));
+    let disk_io = plain::<Percent>(&mut section, "disk_io", (98.0, None, 900));
+    let temperature = plain::<f64>(&mut section, "temperature", (85.0, Some(95.0), 60));
+    let clock = plain::<Duration>(&mut section, "clock", (5_000.0, Some(300_000.0), 60));
 
     let mut part = section.section("disk");
-    let disk = threshold::<Percent>(&mut part, ["warn_at", "serious_at"], (90.0, 97.0, 60));
+    let disk = threshold::<Percent>(&mut part, ["warn_at", "serious_at"], (90.0, Some(97.0), 60));
     let inodes = inode_threshold(&mut part, disk);
     let disk_exclude = part.get_or("exclude", Vec::new());
     part.finish();
 
     let mut part = section.section("network");
-    let network = threshold::<f64>(&mut part, ["warn_at", "serious_at"], (60.0, 6000.0, 120));
+    let network = threshold::<f64>(&mut part, ["warn_at", "serious_at"], (60.0, Some(6000.0), 120));
     let network_exclude = part.get_or("exclude", Vec::new());
     part.finish();
 
@@ -125,16 +125,16 @@ fn threshold<T: Measure>(part: &mut Section<'_>, keys: [&'static str; 2], defaul
 
 /// Inodes share `enabled` and `for` with the space of the same file system.
 fn inode_threshold(part: &mut Section<'_>, disk: Threshold) -> Threshold {
-    let (warn_at, serious_at) = limits::<Percent>(part, ["inodes_warn_at", "inodes_serious_at"], (90.0, 97.0));
+    let (warn_at, serious_at) = limits::<Percent>(part, ["inodes_warn_at", "inodes_serious_at"], (90.0, Some(97.0)));
     Threshold { warn_at, serious_at, ..disk }
 }
 
-fn limits<T: Measure>(part: &mut Section<'_>, keys: [&'static str; 2], defaults: (f64, f64)) -> (f64, f64) {
+fn limits<T: Measure>(part: &mut Section<'_>, keys: [&'static str; 2], defaults: (f64, Option<f64>)) -> (f64, Option<f64>) {
     let warn = part.get::<T>(keys[0]).map(Measure::number);
     let serious = part.get::<T>(keys[1]).map(Measure::number);
     let warn_at = warn.unwrap_or_else(|| serious.map_or(defaults.0, |serious| defaults.0.min(serious)));
-    let serious_at = serious.unwrap_or(defaults.1.max(warn_at));
-    if serious_at < warn_at {
+    let serious_at = serious.or(defaults.1.map(|default| default.max(warn_at)));
+    if serious_at.is_some_and(|serious_at| serious_at < warn_at) {
         part.refuse(keys[1], None, format!("is below {}: expected it to be the same or higher", keys[0]));
     }
     (warn_at, serious_at)

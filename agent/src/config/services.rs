@@ -145,9 +145,13 @@ fn label(path: &str, table: &Table, index: usize) -> String {
 
 fn read_one(label: &str, file: &str, table: Table, findings: &Findings) -> Option<Service> {
     let mut section = Section::whole(label.to_owned(), file.to_owned(), table, findings);
-    let name = need_name(&mut section);
+    // `service:NAME` is a component, and that is a name too.
+    let name = section.need("name", "a name of 1 to 120 characters", |name: &String| {
+        is_good_name(&format!("service:{name}")) && !name.is_empty()
+    });
     let title = section.get_or("title", String::new());
-    let interval = within(&mut section, "interval", Duration::from_secs(60), Duration::from_secs(1)..=Duration::from_secs(86_400));
+    let interval =
+        within(&mut section, "interval", Duration::from_secs(60), Duration::from_secs(1)..=Duration::from_secs(86_400));
     let retries = section.get_where("retries", "a whole number from 0 to 10", |n: &u32| *n <= 10).unwrap_or(2);
     let retry_after =
         within(&mut section, "retry_after", Duration::from_secs(10), Duration::from_millis(100)..=Duration::from_secs(600));
@@ -167,7 +171,11 @@ fn read_one(label: &str, file: &str, table: Table, findings: &Findings) -> Optio
 fn read_checks(section: &mut Section<'_>, label: &str, file: &str, findings: &Findings) -> Vec<Check> {
     let tables = section.tables("check");
     if tables.is_empty() || tables.len() > MAX_CHECKS {
-        section.refuse("check", None, format!("has {} checks: expected 1 to {MAX_CHECKS} [[service.check]] tables", tables.len()));
+        section.refuse(
+            "check",
+            None,
+            format!("has {} checks: expected 1 to {MAX_CHECKS} [[service.check]] tables", tables.len()),
+        );
     }
     let mut checks: Vec<Check> = Vec::new();
     for (index, table) in tables.into_iter().enumerate() {
@@ -187,44 +195,48 @@ fn read_checks(section: &mut Section<'_>, label: &str, file: &str, findings: &Fi
 
 fn read_check(section: &mut Section<'_>) -> Option<Check> {
     const KINDS: &str = "\"http\", \"tcp\", \"process\", \"unit\" or \"plugin\"";
-    let name = need_name(section);
+    let name = section.need("name", "a name of 1 to 128 characters", |name: &String| is_good_name(name));
     let timeout = within(section, "timeout", Duration::from_secs(10), Duration::from_millis(100)..=Duration::from_secs(300));
     let is_kind = |kind: &String| ["http", "tcp", "process", "unit", "plugin"].contains(&kind.as_str());
     let kind = match section.need("kind", KINDS, is_kind)?.as_str() {
         "http" => http(section).map(CheckKind::Http),
         "tcp" => tcp(section).map(CheckKind::Tcp),
         "process" => process(section).map(CheckKind::Process),
-        "unit" => section.need("unit", "a unit name such as \"nginx.service\"", is_unit_name).map(CheckKind::Unit),
-        _ => section.need("command", COMMAND, is_command).map(CheckKind::Plugin),
+        "unit" => {
+            section.need("unit", "a unit name such as \"nginx.service\"", |name: &String| is_unit_name(name)).map(CheckKind::Unit)
+        }
+        _ => section.need("command", COMMAND, |argv: &Vec<String>| is_command(argv)).map(CheckKind::Plugin),
     };
     Some(Check { name: name?, timeout, kind: kind? })
 }
 
-const COMMAND: &str = "a program with its full path and its arguments, such as [\"/usr/lib/nagios/plugins/check_tcp\", \"-p\", \"25\"]";
+const COMMAND: &str =
+    "a program with its full path and its arguments, such as [\"/usr/lib/nagios/plugins/check_tcp\", \"-p\", \"25\"]";
 
 fn http(section: &mut Section<'_>) -> Option<HttpCheck> {
     const URL: &str = "an address such as \"https://127.0.0.1/health\", without user name or password";
-    let url = section.need("url", URL, is_web_address);
+    let url = section.need("url", URL, |url: &String| is_web_address(url));
     let methods = |method: &String| method == "GET" || method == "HEAD";
     let head = section.get_where("method", "\"GET\" or \"HEAD\"", methods).is_some_and(|method| method == "HEAD");
     let expect_status = section.get_or("expect_status", Statuses::success());
-    let expect_body = section.get_where("expect_body", "a text that is not empty", is_filled);
-    let ca_file = section.get_where("ca_file", "a full path", is_full_path).map(PathBuf::from);
+    let expect_body = section.get_where("expect_body", "a text that is not empty", |text: &String| is_filled(text));
+    let ca_file = section.get_where("ca_file", "a full path", |path: &String| is_full_path(path)).map(PathBuf::from);
     let slower_than = section.get("slower_than");
     let cert_warn_days = section.get_or("cert_warn_days", 14);
     Some(HttpCheck { url: url?, head, expect_status, expect_body, ca_file, slower_than, cert_warn_days })
 }
 
 fn tcp(section: &mut Section<'_>) -> Option<TcpCheck> {
-    let address = section.need("address", "HOST:PORT such as \"127.0.0.1:5432\"", is_address);
-    let send = section.get_where("send", "a text that is not empty", is_filled);
-    let expect = section.get_where("expect", "a text that is not empty", is_filled);
+    let address = section.need("address", "HOST:PORT such as \"127.0.0.1:5432\"", |address: &String| is_address(address));
+    let send = section.get_where("send", "a text that is not empty", |text: &String| is_filled(text));
+    let expect = section.get_where("expect", "a text that is not empty", |text: &String| is_filled(text));
     Some(TcpCheck { address: address?, send, expect })
 }
 
 fn process(section: &mut Section<'_>) -> Option<ProcessCheck> {
-    let process = section.get_where("process", "a program's name without its path", |name: &String| is_filled(name) && !name.contains('/'));
-    let cmdline = section.get_where("cmdline", "a text that is not empty", is_filled);
+    let process =
+        section.get_where("process", "a program's name without its path", |name: &String| is_filled(name) && !name.contains('/'));
+    let cmdline = section.get_where("cmdline", "a text that is not empty", |text: &String| is_filled(text));
     let min_count = section.get_where("min_count", "a whole number, 1 or more", |n: &u32| *n >= 1).unwrap_or(1);
     if process.is_none() && cmdline.is_none() {
         section.refuse("process", None, "is missing: expected process, cmdline, or both".to_owned());
@@ -233,38 +245,39 @@ fn process(section: &mut Section<'_>) -> Option<ProcessCheck> {
     Some(ProcessCheck { process, cmdline, min_count })
 }
 
-fn need_name(section: &mut Section<'_>) -> Option<String> {
-    section.need("name", "a name of 1 to 128 characters", |name: &String| is_good_name(name))
-}
-
-fn within(section: &mut Section<'_>, key: &'static str, default: Duration, range: std::ops::RangeInclusive<Duration>) -> Duration {
+fn within(
+    section: &mut Section<'_>,
+    key: &'static str,
+    default: Duration,
+    range: std::ops::RangeInclusive<Duration>,
+) -> Duration {
     let expected = format!("a duration from {:?} to {:?} such as \"10s\"", range.start(), range.end());
     section.get_where(key, &expected, |duration| range.contains(duration)).unwrap_or(default)
 }
 
-fn is_filled(text: &String) -> bool {
+fn is_filled(text: &str) -> bool {
     !text.is_empty()
 }
 
-fn is_full_path(text: &String) -> bool {
+fn is_full_path(text: &str) -> bool {
     text.starts_with('/')
 }
 
-fn is_unit_name(name: &String) -> bool {
+fn is_unit_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('-') && !name.contains(['/', ' ', '*', '?', '['])
 }
 
-fn is_command(argv: &Vec<String>) -> bool {
-    argv.first().is_some_and(is_full_path) && argv.iter().all(|word| !word.contains('\0'))
+fn is_command(argv: &[String]) -> bool {
+    argv.first().is_some_and(|program| is_full_path(program)) && argv.iter().all(|word| !word.contains('\0'))
 }
 
-fn is_web_address(url: &String) -> bool {
+fn is_web_address(url: &str) -> bool {
     reqwest::Url::parse(url).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https") && url.host().is_some() && url.username().is_empty() && url.password().is_none()
     })
 }
 
-pub(super) fn is_address(address: &String) -> bool {
+pub(super) fn is_address(address: &str) -> bool {
     address.rsplit_once(':').is_some_and(|(host, port)| {
         let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
         !host.is_empty() && !bare_v6 && !host.contains(char::is_whitespace) && port.parse::<u16>().is_ok_and(|port| port > 0)

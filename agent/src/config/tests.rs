@@ -76,7 +76,7 @@ fn drop_ins_merge_in_name_order_and_services_are_appended() {
     ])
     .expect("good");
     assert_eq!(config.state_dir, Path::new("/three"));
-    assert_eq!((config.probes.disk.warn_at, config.probes.disk.serious_at), (80.0, 85.0));
+    assert_eq!((config.probes.disk.warn_at, config.probes.disk.serious_at), (80.0, Some(85.0)));
     assert_eq!(config.probes.disk_exclude, ["/a"]);
     assert_eq!(config.check_report().services, ["a", "b"]);
     assert_eq!(config.check_report().files.len(), 4);
@@ -88,7 +88,10 @@ fn drop_ins_merge_in_name_order_and_services_are_appended() {
 fn one_service_name_in_two_files_is_refused_and_both_are_named() {
     let service = "[[service]]\nname = \"web\"\n[[service.check]]\nname = \"port\"\nkind = \"tcp\"\naddress = \"127.0.0.1:1\"\n";
     let error = load(&[("profiles.d/p.toml", service), ("agent.d/web.toml", service)]).expect_err("refused");
-    assert_eq!(error, "agent.d/web.toml: service.web: is declared in profiles.d/p.toml as well: expected each service name once over all files");
+    assert_eq!(
+        error,
+        "agent.d/web.toml: service.web: is declared in profiles.d/p.toml as well: expected each service name once over all files"
+    );
 }
 
 #[test]
@@ -109,7 +112,10 @@ fn secrets_are_refused_where_they_do_not_belong_and_never_shown() {
 fn every_kind_of_check_says_what_it_needs() {
     for (keys, expected) in [
         ("kind = \"ftp\"", "kind = \"ftp\": expected \"http\", \"tcp\", \"process\", \"unit\" or \"plugin\""),
-        ("kind = \"http\"\nurl = \"gopher://x\"", "url = \"gopher://x\": expected an address such as \"https://127.0.0.1/health\""),
+        (
+            "kind = \"http\"\nurl = \"gopher://x\"",
+            "url = \"gopher://x\": expected an address such as \"https://127.0.0.1/health\"",
+        ),
         ("kind = \"http\"\nurl = \"http://x\"\nmethod = \"POST\"", "method = \"POST\": expected \"GET\" or \"HEAD\""),
         ("kind = \"tcp\"\naddress = \"127.0.0.1\"", "address = \"127.0.0.1\": expected HOST:PORT"),
         ("kind = \"tcp\"\naddress = \"::1:80\"", "address = \"::1:80\": expected HOST:PORT"),
@@ -117,7 +123,10 @@ fn every_kind_of_check_says_what_it_needs() {
         ("kind = \"unit\"\nunit = \"-H root\"", "unit = \"-H root\": expected a unit name"),
         ("kind = \"plugin\"\ncommand = \"check_x\"", "command = \"check_x\": expected a program with its full path"),
         ("kind = \"plugin\"\ncommand = [\"check_x\"]", "command = [\"check_x\"]: expected a program with its full path"),
-        ("kind = \"unit\"\nunit = \"a.service\"\ncommand = []", "command = []: unknown key; accepted here: kind, name, timeout, unit"),
+        (
+            "kind = \"unit\"\nunit = \"a.service\"\ncommand = []",
+            "command = []: unknown key; accepted here: kind, name, timeout, unit",
+        ),
     ] {
         let text = format!("[[service]]\nname = \"s\"\n[[service.check]]\nname = \"c\"\n{keys}\n");
         let error = load(&[("agent.toml", &text)]).expect_err(keys);
@@ -129,7 +138,11 @@ fn every_kind_of_check_says_what_it_needs() {
 fn the_shipped_examples_are_good() {
     let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/agent");
     let shipped = Config::load(&packaging.join("agent.toml")).expect("the shipped agent.toml");
-    assert_eq!(shipped, Config { files: shipped.files.clone(), ..load(&[]).expect("the defaults") }, "it only repeats the defaults");
+    assert_eq!(
+        shipped,
+        Config { files: shipped.files.clone(), ..load(&[]).expect("the defaults") },
+        "it only repeats the defaults"
+    );
 
     let read = |folder: &str, ending: &str, into: &str| -> Vec<(String, String)> {
         let entries = fs::read_dir(packaging.join(folder)).expect("a folder").flatten();
@@ -155,6 +168,28 @@ fn the_examples_of_the_reference_are_good() {
     assert!(blocks.len() >= 3, "the reference has examples");
     for block in blocks {
         load(&[("agent.toml", block)]).unwrap_or_else(|error| panic!("{error}\nin\n{block}"));
+    }
+}
+
+#[test]
+fn the_reference_tells_of_every_key() {
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/agent-configuration.md");
+    let reference = fs::read_to_string(reference).expect("the reference");
+    let sections = ["agent", "collector", "proxy", "spool", "uplink", "probes", "probes.disk", "probes.network", "probes.cpu"];
+    let mut texts: Vec<String> = sections.iter().map(|section| format!("[{section}]\nzz = 1\n")).collect();
+    let kinds = ["http", "tcp", "process", "unit", "plugin"];
+    texts.extend(kinds.map(|kind| {
+        let needed = "url = \"http://x\"\naddress = \"a:1\"\nprocess = \"a\"\nunit = \"a\"\ncommand = [\"/a\"]\n";
+        format!("[[service]]\nname = \"s\"\nzz = 1\n[[service.check]]\nname = \"c\"\nkind = \"{kind}\"\n{needed}")
+    }));
+    for text in texts {
+        let error = load(&[("agent.toml", &text)]).expect_err("an unknown key");
+        let lists: Vec<&str> =
+            error.lines().filter_map(|line| line.split_once("accepted here: ")).map(|(_, keys)| keys).collect();
+        assert!(!lists.is_empty(), "{error}");
+        for key in lists.iter().flat_map(|keys| keys.split(", ")) {
+            assert!(reference.contains(&format!("`{key}`")) || reference.contains(&format!(".{key}`")), "{key} of\n{text}");
+        }
     }
 }
 

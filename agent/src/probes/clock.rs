@@ -29,6 +29,11 @@ impl ClockReference {
         let age = time.monotonic().checked_sub(told_at).filter(|age| *age <= MAX_AGE)?;
         Some(time.raw_now().since_ms(trusted.plus(age)))
     }
+
+    /// The time now by the reference where it is fresh, else by the machine's clock and its floor.
+    pub(crate) fn now(&self, time: &TimeSource) -> UnixMs {
+        self.offset_ms(time).map_or_else(|| time.now(), |offset| time.raw_now().plus_ms(-offset))
+    }
 }
 
 /// Measures the offset.
@@ -68,6 +73,7 @@ mod tests {
         assert_eq!(reference.offset_ms(&time), Some(2_000));
         time.raise_floor(UnixMs(100_000));
         assert_eq!(reference.offset_ms(&time), Some(32_000), "a jump shows at once");
+        assert_eq!(reference.now(&time), UnixMs(68_000), "and does not move the trusted time");
         time.advance(Duration::from_secs(7 * 3600));
         assert_eq!(reference.offset_ms(&time), None);
     }

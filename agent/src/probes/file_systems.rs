@@ -9,7 +9,7 @@ use super::counters::to_float;
 use super::{Place, Probe, Reading};
 
 /// File systems in which data live without a disk of their own.
-const NETWORK: [&str; 7] = ["nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "zfs"];
+const DISKLESS: [&str; 7] = ["nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "zfs"];
 /// File systems that are read-only and full by nature.
 const IMAGES: [&str; 4] = ["squashfs", "iso9660", "erofs", "udf"];
 /// More mounts than this are not measured: a container host may have thousands.
@@ -80,8 +80,13 @@ fn mount(line: &str) -> Option<(String, Mount)> {
     let right: Vec<&str> = right.split(' ').collect();
     let (device, point, options) = (left.get(2)?, unescape(left.get(4)?), left.get(5)?);
     let (kind, source, superblock) = (*right.first()?, *right.get(1)?, right.get(2)?);
-    let holds_data = NETWORK.contains(&kind) || source.starts_with("/dev/") || kind == "btrfs" || (kind == "overlay" && point == "/");
-    if !holds_data || IMAGES.contains(&kind) || point.starts_with("/dev/") || !mainstay_shared::limits::is_good_name(&format!("disk:{point}")) {
+    let holds_data =
+        DISKLESS.contains(&kind) || source.starts_with("/dev/") || kind == "btrfs" || (kind == "overlay" && point == "/");
+    if !holds_data
+        || IMAGES.contains(&kind)
+        || point.starts_with("/dev/")
+        || !mainstay_shared::limits::is_good_name(&format!("disk:{point}"))
+    {
         return None;
     }
     let has = |options: &str, word: &str| options.split(',').any(|option| option == word);

@@ -67,7 +67,8 @@ impl Running {
 /// The latest readings by name, for the heartbeat.
 pub(crate) fn current_values(readings: &[Reading]) -> BTreeMap<String, f64> {
     let finite = readings.iter().filter(|reading| reading.value.is_finite());
-    let named = finite.map(|reading| (reading.name(), rounded(reading.value))).filter(|(name, _)| name.chars().count() <= MAX_NAME_CHARS);
+    let named =
+        finite.map(|reading| (reading.name(), rounded(reading.value))).filter(|(name, _)| name.chars().count() <= MAX_NAME_CHARS);
     named.take(MAX_VALUES).collect()
 }
 

@@ -18,11 +18,8 @@ impl Probe for Load {
         let Some(text) = place.read_proc("loadavg") else { return Vec::new() };
         let averages: Vec<f64> = text.split_ascii_whitespace().take(3).filter_map(|word| word.parse().ok()).collect();
         let [one, five, fifteen] = averages[..] else { return Vec::new() };
-        let mut readings = vec![
-            Reading::new(object, "avg1", one),
-            Reading::new(object, "avg5", five),
-            Reading::new(object, "avg15", fifteen),
-        ];
+        let mut readings =
+            vec![Reading::new(object, "avg1", one), Reading::new(object, "avg5", five), Reading::new(object, "avg15", fifteen)];
         if let Some(processors) = place.read_proc("stat").map(|text| processors(&text)).filter(|n| *n > 0) {
             readings.push(Reading::new(object, "avg5_per_cpu", five / to_float(processors)));
         }

@@ -16,7 +16,9 @@ impl Probe for Memory {
 
     fn measure(&mut self, object: &str, place: &Place) -> Vec<Reading> {
         let Some(text) = place.read_proc("meminfo") else { return Vec::new() };
-        let (Some(total), Some(available)) = (field(&text, "MemTotal:"), field(&text, "MemAvailable:")) else { return Vec::new() };
+        let (Some(total), Some(available)) = (field(&text, "MemTotal:"), field(&text, "MemAvailable:")) else {
+            return Vec::new();
+        };
         if total == 0 {
             return Vec::new();
         }
@@ -48,10 +50,10 @@ impl Probe for Swap {
         let mut readings =
             vec![Reading::new(object, "used_percent", 100.0 * to_float(total.saturating_sub(free)) / to_float(total))];
         let vmstat = place.read_proc("vmstat").unwrap_or_default();
-        if let (Some(pages_in), Some(pages_out)) = (field(&vmstat, "pswpin"), field(&vmstat, "pswpout")) {
-            if let Some((grown, seconds)) = self.counters.grown(object, place.monotonic(), vec![pages_in, pages_out]) {
-                readings.push(Reading::new(object, "pages_per_s", (grown[0] + grown[1]) / seconds));
-            }
+        if let (Some(pages_in), Some(pages_out)) = (field(&vmstat, "pswpin"), field(&vmstat, "pswpout"))
+            && let Some((grown, seconds)) = self.counters.grown(object, place.monotonic(), vec![pages_in, pages_out])
+        {
+            readings.push(Reading::new(object, "pages_per_s", (grown[0] + grown[1]) / seconds));
         }
         readings
     }

@@ -25,6 +25,7 @@ use mainstay_shared::time_source::TimeSource;
 
 pub(crate) use clock::ClockReference;
 pub(crate) use fold::{Fold, current_values};
+pub(crate) use host::Host;
 pub(crate) use sampler::Sampler;
 
 use crate::config::ProbeSettings;

@@ -32,7 +32,8 @@ impl Network {
 impl Probe for Network {
     fn objects(&mut self, place: &Place) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(place.sys.join("class/net")) else { return Vec::new() };
-        let real = entries.flatten().filter(|entry| entry.path().join("device").exists() || entry.path().join("bonding").exists());
+        let real =
+            entries.flatten().filter(|entry| entry.path().join("device").exists() || entry.path().join("bonding").exists());
         let mut names: Vec<String> = real.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.retain(|name| !self.exclude.contains(name));
         names.sort();

@@ -159,11 +159,7 @@ mod tests {
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let dir = tempfile::tempdir().expect("a folder");
         let config = crate::config::Config::load(&dir.path().join("agent.toml")).expect("the defaults");
-        let place = Place {
-            proc: dir.path().to_owned(),
-            sys: dir.path().to_owned(),
-            time: TimeSource::manual(UnixMs(0)),
-        };
+        let place = Place { proc: dir.path().to_owned(), sys: dir.path().to_owned(), time: TimeSource::manual(UnixMs(0)) };
         let mut sampler = Sampler::new(config.probes, ClockReference::default(), place);
         sampler.hang_after = Duration::from_millis(50);
         let gated = || -> Option<Vec<Box<dyn Probe>>> { Some(vec![Box::new(Gated(Arc::clone(&gate)))]) };

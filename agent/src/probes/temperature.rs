@@ -2,7 +2,7 @@
 //!
 //! Reading a sensor may wait for a slow or dead bus: each chip is an object of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Place, Probe, Reading};
 
@@ -53,7 +53,7 @@ fn folders(path: &Path, prefix: &str) -> Vec<String> {
 }
 
 /// `temp1`, `temp2`, ...
-fn inputs(folder: &PathBuf) -> Vec<String> {
+fn inputs(folder: &Path) -> Vec<String> {
     folders(folder, "temp").iter().filter_map(|name| name.strip_suffix("_input")).map(str::to_owned).collect()
 }
 

@@ -42,7 +42,8 @@ fn processors_are_busy_for_what_is_neither_idle_nor_waiting() {
 
 #[test]
 fn load_is_judged_per_processor() {
-    let (_dir, place) = synthetic(&[("proc/loadavg", "1.00 8.00 3.00 2/300 999\n"), ("proc/stat", "cpu  1\ncpu0 1\ncpu1 1\nintr 5\n")]);
+    let (_dir, place) =
+        synthetic(&[("proc/loadavg", "1.00 8.00 3.00 2/300 999\n"), ("proc/stat", "cpu  1\ncpu0 1\ncpu1 1\nintr 5\n")]);
     assert_eq!(measured(&mut load::Load, &place)["load.avg5_per_cpu"], 4.0);
 }
 
@@ -70,7 +71,10 @@ fn pressure_is_some_of_the_processor_and_full_of_the_rest() {
     let psi = "some avg10=1.00 avg60=2.50 avg300=0.00 total=1\nfull avg10=0.00 avg60=0.50 avg300=0.00 total=1\n";
     let (_dir, place) = synthetic(&[("proc/pressure/cpu", psi), ("proc/pressure/io", psi)]);
     let values = measured(&mut pressure::Pressure, &place);
-    assert_eq!(values, BTreeMap::from([("pressure.cpu.stalled_percent".into(), 2.5), ("pressure.io.stalled_percent".into(), 0.5)]));
+    assert_eq!(
+        values,
+        BTreeMap::from([("pressure.cpu.stalled_percent".into(), 2.5), ("pressure.io.stalled_percent".into(), 0.5)])
+    );
 }
 
 #[test]
@@ -99,7 +103,9 @@ fn only_file_systems_that_hold_data_are_measured_each_once() {
 
 #[test]
 fn disks_are_busy_by_their_io_time() {
-    let stats = |ms: u32| format!("8 0 sda 10 0 0 0 20 0 0 0 0 {ms} 0\n8 1 sda1 1 0 0 0 1 0 0 0 0 9 0\n7 0 loop0 1 0 0 0 1 0 0 0 0 9 0\n");
+    let stats = |ms: u32| {
+        format!("8 0 sda 10 0 0 0 20 0 0 0 0 {ms} 0\n8 1 sda1 1 0 0 0 1 0 0 0 0 9 0\n7 0 loop0 1 0 0 0 1 0 0 0 0 9 0\n")
+    };
     let (dir, place) = synthetic(&[("proc/diskstats", &stats(1000)), ("sys/block/sda/x", ""), ("sys/block/loop0/x", "")]);
     let mut probe = disk_io::DiskIo::default();
     measured(&mut probe, &place);

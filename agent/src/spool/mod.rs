@@ -26,7 +26,7 @@ mod tests;
 
 pub(crate) use inspect::{Inspection, inspect, waiting_records};
 pub(crate) use state::{Counters, PastStart};
-pub(crate) use thread::{OpenedState, Spool};
+pub(crate) use thread::Spool;
 
 /// A fault that was raised and not cleared, with its newest state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,12 +49,16 @@ impl Limits {
         (self.max_bytes / 32).clamp(2 << 10, 512 << 10)
     }
 
-    /// Samples may take a quarter; 5 % stay free for acknowledgements, gaps and moving; the rest is the faults'.
+    /// Samples may take a quarter, the reserve file 5 %, acknowledgements, gaps and moving 5 %; the rest is the faults'.
     fn lane_bytes(self, lane: Lane) -> u64 {
         match lane {
             Lane::Sample => self.max_bytes / 4,
-            Lane::Fault => self.max_bytes - self.max_bytes / 4 - self.max_bytes / 20,
+            Lane::Fault => self.max_bytes - self.max_bytes / 4 - 2 * self.reserve_bytes(),
         }
+    }
+
+    fn reserve_bytes(self) -> u64 {
+        self.max_bytes / 20
     }
 
     fn quarantine_bytes(self) -> u64 {

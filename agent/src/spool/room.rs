@@ -4,6 +4,7 @@
 //! reading a gap forgets what it covers. Segments are rewritten one at a time, so that one segment of reserve is enough.
 
 use std::collections::HashMap;
+use std::io::Write as _;
 
 use mainstay_shared::ids::{Lane, RecordId};
 use mainstay_shared::record::{Gap, Payload, Record};
@@ -16,6 +17,8 @@ use super::store::Store;
 
 /// More fault segments than this are gathered into few (a crash loop makes one per start).
 const MAX_SEGMENTS: usize = 64;
+/// The reserve's file.
+const RESERVE: &str = "reserve";
 /// Why word of a dropped sample segment.
 const LANE_FULL: &str = "lane_full";
 
@@ -57,8 +60,34 @@ pub(super) fn limit_segments(store: &mut Store) -> Result<(), SpoolError> {
     if store.fault.numbers().len() <= MAX_SEGMENTS { Ok(()) } else { gather_faults(store) }
 }
 
+/// The disk itself is full: spends the reserve, then the oldest samples. Whether anything was freed.
+pub(super) fn give_way(store: &mut Store) -> bool {
+    if std::fs::remove_file(store.dir.join(RESERVE)).is_ok() {
+        tracing::warn!("spool: the disk is full; the reserve is spent");
+        return true;
+    }
+    sacrifice_samples(store)
+}
+
+/// Keeps 5 % of the spool's size on the disk in a file of nothing, for a day on which the disk is full.
+pub(super) fn keep_reserve(store: &Store) {
+    let path = store.dir.join(RESERVE);
+    if path.exists() {
+        return;
+    }
+    let bytes = vec![0; usize::try_from(store.limits.reserve_bytes()).unwrap_or(0)];
+    let kept = std::fs::File::create(&path).and_then(|mut file| {
+        file.write_all(&bytes)?;
+        file.sync_all()
+    });
+    if kept.is_err() {
+        // No room for it now; the next acknowledgement tries again.
+        drop(std::fs::remove_file(&path));
+    }
+}
+
 /// The disk itself is full: drops the oldest samples first and accounts for them after. Whether anything was freed.
-pub(super) fn sacrifice_samples(store: &mut Store) -> bool {
+fn sacrifice_samples(store: &mut Store) -> bool {
     let Some(oldest) = store.sample.numbers().first().copied() else { return false };
     let victims: Vec<Waiting> = store.state.sample.iter().filter(|w| w.place.segment == oldest).copied().collect();
     let Ok(gaps) = store.read_waiting(Lane::Sample, &victims).map(|records| runs(&records)) else { return false };

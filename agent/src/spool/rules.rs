@@ -158,7 +158,8 @@ mod tests {
 
     #[test]
     fn a_full_fault_lane_keeps_the_last_state_of_every_key() {
-        let table: &[(&str, &str, &[(u64, u64)])] = &[
+        type Row = (&'static str, &'static str, &'static [(u64, u64)]);
+        let table: &[Row] = &[
             ("one open fault is kept", "A+", &[]),
             ("the last episode of a key is kept even when it is over", "A+ A-", &[]),
             ("earlier episodes of a key are dropped whole", "A+ A- A+ A- A+", &[(1, 4)]),

@@ -257,7 +257,7 @@ impl State {
     fn learn_fault(&mut self, id: &RecordId, change: &FaultChange) {
         let episode = change.episode.clone().unwrap_or_else(|| id.clone());
         match change.kind {
-            FaultChangeKind::Cleared => self.open.retain(|o| o.episode != episode),
+            FaultChangeKind::Cleared => self.open.retain(|o| o.episode != episode && o.last.key != change.key),
             FaultChangeKind::Raised => {
                 self.open.retain(|o| o.episode != episode && o.last.key != change.key);
                 self.open.push(OpenEpisode { episode, last: slim(change) });

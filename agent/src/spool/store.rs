@@ -16,7 +16,7 @@ use ring::rand::SecureRandom;
 
 use super::chain::Chain;
 use super::format::{self, FRAME_HEAD, Kind};
-use super::recovery;
+use super::recovery::{self, BadRange};
 use super::state::{AckBody, Place, State, Waiting};
 use super::{Limits, SpoolError, Stats, repair, room};
 use crate::atomic_file;
@@ -64,21 +64,32 @@ impl Store {
         let losses = repair::losses(&mut store.state, &found.bad, &found.gaps);
         store.current = store.state.key_of(&epoch);
         let opening = store.opening();
-        if let Err(error) = store.fault.begin_segment(&opening) {
-            // A full disk must not keep the agent from starting: samples go, faults stay.
-            room::sacrifice_samples(&mut store);
-            tracing::warn!(%error, "spool: the disk has no room for a new segment; the oldest samples were dropped");
-            store.fault.begin_segment(&opening).map_err(io)?;
+        // A full disk must not keep the agent from starting: reserve and samples go, faults stay.
+        while let Err(error) = store.fault.begin_segment(&opening) {
+            if !room::give_way(&mut store) {
+                return Err(io(error));
+            }
         }
-        for (id, gap) in losses {
-            store.put_gap(id, gap)?;
-        }
-        for bad in &found.bad {
-            store.chain(bad.lane).mend(bad.segment, bad.offset, bad.bytes.len(), bad.torn).map_err(io)?;
-        }
+        store.account_for(losses, &found.bad);
         store.delete_done();
+        room::keep_reserve(&store);
         room::limit_segments(&mut store)?;
         Ok(store)
+    }
+
+    /// Writes the gaps for what damage cost, then mends the damage. If one fails, the damage stays to be found at the next start.
+    fn account_for(&mut self, losses: Vec<(RecordId, Gap)>, bad: &[BadRange]) {
+        for (id, gap) in losses {
+            if let Err(error) = self.put_gap(id, gap) {
+                tracing::error!(%error, "spool: a loss can't be recorded yet");
+                return;
+            }
+        }
+        for range in bad {
+            if let Err(error) = self.chain(range.lane).mend(range.segment, range.offset, range.bytes.len(), range.torn) {
+                tracing::error!(%error, segment = range.segment, "spool: a bad range can't be mended yet");
+            }
+        }
     }
 
     pub(super) fn epoch(&self) -> &Epoch {
@@ -102,13 +113,12 @@ impl Store {
         let mut record = Record { id: id.clone(), at: self.time.now(), mono_ms, payload };
         let body = fit(&mut record)?;
         room::make_room(self, lane, (body.len() + FRAME_HEAD) as u64)?;
-        let written = match self.write_record(&record, body.clone(), Kind::Record) {
-            Err(error) if lane == Lane::Fault && error.is_disk_full() && room::sacrifice_samples(self) => {
-                self.write_record(&record, body, Kind::Record)
+        loop {
+            match self.write_record(&record, body.clone(), Kind::Record) {
+                Err(error) if lane == Lane::Fault && error.is_disk_full() && room::give_way(self) => {}
+                done => return done.map(|()| id),
             }
-            done => done,
-        };
-        written.map(|()| id)
+        }
     }
 
     fn write_record(&mut self, record: &Record, body: Vec<u8>, kind: Kind) -> Result<(), SpoolError> {
@@ -140,6 +150,17 @@ impl Store {
         let chain = self.chain(lane);
         let begun = if chain.needs_new_segment(bytes) { chain.begin_segment(&opening) } else { Ok(()) };
         begun.and_then(|()| chain.commit(frames, &opening)).map_err(|source| SpoolError::Io { path, source })
+    }
+
+    /// What makes room by being written must not fail for want of room.
+    fn commit_on_full_disk(&mut self, kind: Kind, body: Vec<u8>) -> Result<(), SpoolError> {
+        let frames = [(kind, body)];
+        loop {
+            match self.commit(Lane::Fault, &frames) {
+                Err(error) if error.is_disk_full() && room::give_way(self) => {}
+                done => return done.map(drop),
+            }
+        }
     }
 
     fn opening(&mut self) -> Vec<u8> {
@@ -221,7 +242,7 @@ impl Store {
             return Ok(());
         }
         let body = serde_json::to_vec(&through).map_err(|source| SpoolError::Json { source })?;
-        self.commit(Lane::Fault, &[(Kind::Sent, body)])?;
+        self.commit_on_full_disk(Kind::Sent, body)?;
         self.state.apply_sent(&through);
         Ok(())
     }
@@ -242,10 +263,11 @@ impl Store {
         });
         let ack = AckBody { acks, nonce, collector_epoch };
         let body = serde_json::to_vec(&ack).map_err(|source| SpoolError::Json { source })?;
-        self.commit(Lane::Fault, &[(Kind::Ack, body)])?;
+        self.commit_on_full_disk(Kind::Ack, body)?;
         self.state.apply_ack(&ack);
         self.compaction_is_futile = false;
         self.delete_done();
+        room::keep_reserve(self);
         Ok(())
     }
 

@@ -296,22 +296,28 @@ fn on_a_disk_that_is_full_samples_give_way_to_faults_and_the_loss_is_counted() {
     let path = mount.path().to_str().unwrap();
     assert!(run("mount", &["-t", "tmpfs", "-o", "size=256k", "tmpfs", path]), "this test needs root, to mount a small tmpfs");
     let outcome = std::panic::catch_unwind(|| {
-        let dir = mount.path().join("spool");
-        let mut store = open(&dir, ROOMY);
+        let (dir, limits) = (mount.path().join("spool"), Limits { max_bytes: 1 << 20 });
+        let mut store = open(&dir, limits);
         let mut accepted = Vec::new();
+        for n in 0..150 {
+            accepted.extend(store.push(samples(n)));
+        }
+        // Somebody else fills the disk.
+        drop(std::fs::write(mount.path().join("foreign"), vec![1; 256 << 10]));
         while let Ok(id) = store.push(samples(1)) {
             accepted.push(id);
         }
-        assert!(accepted.len() > 50);
         let faults: Vec<_> =
-            (0..20).map(|n| store.push(fault(n, FaultChangeKind::Raised, None)).expect("faults are accepted")).collect();
+            (0..120).map(|n| store.push(fault(n, FaultChangeKind::Raised, None)).expect("faults are accepted")).collect();
         drop(store);
-        let mut store = open(&dir, ROOMY);
+        let mut store = open(&dir, limits);
         let found = waiting(&mut store);
         for id in accepted.iter().chain(&faults) {
             assert!(covered(&found, id), "{id} is not accounted for");
         }
         assert!(store.stats().counters.dropped > 0);
+        let batch = store.next_batch(500, 1 << 20).unwrap();
+        store.ack(acks_of(&batch), None, None).unwrap();
     });
     assert!(run("umount", &[path]));
     outcome.unwrap();

@@ -67,10 +67,9 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// `ErrorBody` as the API's description shows it.
+/// `ErrorBody` as the API's description shows it: the shared type knows nothing of OpenAPI.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ErrorBody)]
-#[expect(dead_code, reason = "describes mainstay_shared::api::ErrorBody, which knows nothing of OpenAPI")]
 pub(crate) struct ErrorShape {
     /// A stable word to branch on.
     error: String,

@@ -197,7 +197,9 @@ fn refusal(refused: Refused) -> ApiError {
         Refused::NoSuchTicket { .. } => ApiError::NotFound,
         Refused::Role { .. } => ApiError::Refused { word, message },
         Refused::NoSuch { .. } | Refused::NoSuchColleague { .. } | Refused::Empty { .. } => ApiError::Bad(message),
-        Refused::Closed | Refused::StillFailing { .. } => ApiError::Conflict { word, message },
+        Refused::Closed | Refused::StillFailing { .. } | Refused::NotAnswered | Refused::CauseIsOpen { .. } => {
+            ApiError::Conflict { word, message }
+        }
     }
 }
 

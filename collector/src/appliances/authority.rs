@@ -106,7 +106,8 @@ impl GoodRequest {
     }
 }
 
-/// Makes root, issuing CA and receipt key in `dir`, which must not hold any yet. The root's key is only returned.
+/// Makes root, issuing CA and receipt key in `dir`, which must not hold any yet. Returned is the PEM of the root's private key, to
+/// be encrypted and carried away: it is never kept beside the collector.
 ///
 /// # Errors
 /// If a key file is there already, or can't be written.
@@ -187,7 +188,7 @@ impl Authority {
     /// If signing fails, which only a damaged issuing key does.
     pub(crate) fn sign_appliance(
         &self,
-        request: &mut GoodRequest,
+        request: &GoodRequest,
         appliance: &ApplianceId,
         rng: &dyn SecureRandom,
         now: UnixMs,
@@ -198,8 +199,8 @@ impl Authority {
         params.subject_alt_names = vec![SanType::URI(urn.try_into().context("the appliance's name")?)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        request.request.params = params;
-        let certificate = request.request.signed_by(&self.issuer).context("signing the appliance's certificate")?;
+        let certificate =
+            params.signed_by(&request.request.public_key, &self.issuer).context("signing the appliance's certificate")?;
         Ok(self.issued(&certificate, not_after_at))
     }
 
@@ -340,9 +341,9 @@ mod tests {
         wish.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         wish.distinguished_name.push(DnType::CommonName, "evil");
         let csr = wish.serialize_request(&key).expect("csr").pem().expect("pem");
-        let mut request = GoodRequest::read(&csr).expect("good");
+        let request = GoodRequest::read(&csr).expect("good");
         let id = ApplianceId::random(&rng);
-        let issued = authority.sign_appliance(&mut request, &id, &rng, now).expect("signs");
+        let issued = authority.sign_appliance(&request, &id, &rng, now).expect("signs");
         let der = CertificateDer::from_pem_slice(issued.leaf_pem.as_bytes()).expect("pem");
         let (_, leaf) = x509_parser::parse_x509_certificate(&der).expect("parses");
         assert_eq!(leaf.subject().to_string(), format!("CN={id}"));

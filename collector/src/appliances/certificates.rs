@@ -55,14 +55,15 @@ pub(crate) async fn add(tx: &mut Conn, certificate: &StoredCertificate) -> Resul
     .map(drop)
 }
 
-/// Who a verified certificate is; `None`: unknown, revoked, or of a retired appliance.
-pub(crate) async fn identity_of(conn: &mut Conn, fingerprint: &str) -> Result<Option<Identity>, sqlx::Error> {
+/// Who a verified certificate is; `None`: unknown, expired (a connection may outlive it), revoked, or of a retired appliance.
+pub(crate) async fn identity_of(conn: &mut Conn, fingerprint: &str, now: UnixMs) -> Result<Option<Identity>, sqlx::Error> {
     let row = sqlx::query(
         "SELECT a.tenant_id, a.appliance_id, a.site_id FROM certificates c
          JOIN appliances a ON a.tenant_id = c.tenant_id AND a.appliance_id = c.appliance_id
-         WHERE c.fingerprint = $1 AND c.revoked_at IS NULL AND a.state <> 'retired'",
+         WHERE c.fingerprint = $1 AND c.not_after_at > $2 AND c.revoked_at IS NULL AND a.state <> 'retired'",
     )
     .bind(fingerprint)
+    .bind(now.0)
     .fetch_optional(conn)
     .await?;
     let Some(row) = row else { return Ok(None) };

@@ -68,25 +68,6 @@ pub(crate) async fn add(tx: &mut Conn, tenant_id: &str, appliance_id: &str, now:
     .map(drop)
 }
 
-/// The link of one appliance.
-pub(crate) async fn get(conn: &mut Conn, tenant_id: &str, appliance_id: &str) -> Result<Option<Link>, sqlx::Error> {
-    let row = sqlx::query("SELECT * FROM links WHERE tenant_id = $1 AND appliance_id = $2")
-        .bind(tenant_id)
-        .bind(appliance_id)
-        .fetch_optional(conn)
-        .await?;
-    row.as_ref().map(from_row).transpose()
-}
-
-/// The links of one tenant, or of all (`None`), with their appliances' ids: for lists.
-pub(crate) async fn list(conn: &mut Conn, tenant_id: Option<&str>) -> Result<Vec<(String, Link)>, sqlx::Error> {
-    let rows = match tenant_id {
-        Some(tenant_id) => sqlx::query("SELECT * FROM links WHERE tenant_id = $1").bind(tenant_id).fetch_all(conn).await?,
-        None => sqlx::query("SELECT * FROM links").fetch_all(conn).await?,
-    };
-    rows.iter().map(|row| Ok((row.try_get("appliance_id")?, from_row(row)?))).collect()
-}
-
 /// The links of a batch.
 pub(crate) async fn load(tx: &mut Conn, keys: &[LinkKey]) -> Result<HashMap<LinkKey, LoadedLink>, sqlx::Error> {
     let keys: Vec<Vec<String>> = keys.iter().map(|(tenant, appliance)| vec![tenant.clone(), appliance.clone()]).collect();

@@ -59,6 +59,19 @@ pub(crate) async fn put(tx: &mut Conn, clock: &Clock) -> Result<(), sqlx::Error>
     .map(drop)
 }
 
+/// Puts recomputed clocks in the place of a ticket's rows.
+pub(crate) async fn replace(tx: &mut Conn, tenant_id: &str, ticket_id: &str, clocks: &[Clock]) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM clocks WHERE tenant_id = $1 AND ticket_id = $2")
+        .bind(tenant_id)
+        .bind(ticket_id)
+        .execute(&mut *tx)
+        .await?;
+    for clock in clocks {
+        put(tx, clock).await?;
+    }
+    Ok(())
+}
+
 /// Takes every clock of which something must be told before `now`, and moves it on, in one statement: another node that asks at the
 /// same time gets none of them. What comes back stands as it is after the move.
 pub(crate) async fn claim_due(tx: &mut Conn, now: UnixMs) -> Result<Vec<Clock>, sqlx::Error> {

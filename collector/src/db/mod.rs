@@ -14,6 +14,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AnyConnection, AnyPool, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+pub(crate) mod dump;
 pub(crate) mod multi_row;
 
 /// What every store function takes: a connection inside somebody's transaction (or a reader's).

@@ -123,7 +123,7 @@ pub(crate) async fn load(conn: &mut Conn, tenant_id: &str, now: UnixMs, silence_
     for row in &rows {
         let last_seen_at = row.try_get::<Option<i64>, _>("last_seen_at")?.map(UnixMs);
         let marked = row.try_get::<Option<i64>, _>("silent_since_at")?.is_some();
-        let goodbye_at = row.try_get::<Option<i64>, _>("goodbye_at")?.map(UnixMs);
+        let goodbye = row.try_get::<Option<i64>, _>("goodbye_at")?.is_some();
         let heard_at = last_seen_at.map(|at| at.max(since));
         let services: Option<String> = row.try_get("services")?;
         landscape.appliances.push(ApplianceNow {
@@ -131,7 +131,7 @@ pub(crate) async fn load(conn: &mut Conn, tenant_id: &str, now: UnixMs, silence_
             name: row.try_get("name")?,
             site_id: row.try_get("site_id")?,
             last_seen_at,
-            silent: marked || goodbye_holds(goodbye_at, last_seen_at) || heard_at.is_none_or(|at| now > at.plus(silence_after)),
+            silent: marked || goodbye || heard_at.is_none_or(|at| now > at.plus(silence_after)),
             // A heartbeat that an older collector wrote differently tells nothing.
             heartbeat: services.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
         });
@@ -150,16 +150,4 @@ pub(crate) async fn load(conn: &mut Conn, tenant_id: &str, now: UnixMs, silence_
         });
     }
     Ok(landscape)
-}
-
-/// How long after a goodbye its own request may still be under way.
-const GOODBYE_SETTLES_MS: i64 = 30_000;
-
-/// Whether a goodbye is the last that was heard.
-pub(crate) fn goodbye_holds(goodbye_at: Option<UnixMs>, last_seen_at: Option<UnixMs>) -> bool {
-    match (goodbye_at, last_seen_at) {
-        (Some(goodbye_at), Some(last_seen_at)) => last_seen_at <= goodbye_at.plus_ms(GOODBYE_SETTLES_MS),
-        (Some(_), None) => true,
-        (None, _) => false,
-    }
 }

@@ -9,8 +9,6 @@ use std::time::Duration;
 use chrono::{Datelike as _, Duration as Span, NaiveTime, TimeZone as _, Timelike as _};
 use mainstay_shared::time_source::UnixMs;
 
-use super::landscape::goodbye_holds;
-
 /// A link that has not been heard for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct QuietLink {
@@ -18,6 +16,7 @@ pub(crate) struct QuietLink {
     pub(crate) appliance_id: String,
     pub(crate) site_id: String,
     pub(crate) last_seen_at: UnixMs,
+    /// Said by the run of the agent that was heard last; another run that speaks takes it away.
     pub(crate) goodbye_at: Option<UnixMs>,
     pub(crate) expected_back_at: Option<UnixMs>,
     pub(crate) silent_since_at: Option<UnixMs>,
@@ -58,7 +57,7 @@ pub(crate) fn start_grace(silence_after: Duration) -> Duration {
 /// Judges one link at `now`.
 pub(crate) fn hearing(link: &QuietLink, now: UnixMs, silence_after: Duration) -> Hearing {
     let mut expected_from = link.last_seen_at;
-    if goodbye_holds(link.goodbye_at, Some(link.last_seen_at)) {
+    if link.goodbye_at.is_some() {
         match link.expected_back_at {
             None => return Hearing::Excused(Excuse::Goodbye),
             Some(back_at) if now <= back_at.plus(silence_after) => return Hearing::Excused(Excuse::Goodbye),

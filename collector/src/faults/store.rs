@@ -99,6 +99,22 @@ pub(crate) async fn put(tx: &mut Conn, episode: &Episode) -> Result<(), sqlx::Er
     .map(drop)
 }
 
+/// Whether the customer has that appliance at that site.
+pub(crate) async fn knows_appliance(
+    conn: &mut Conn,
+    tenant_id: &str,
+    site_id: &str,
+    appliance_id: &str,
+) -> Result<bool, sqlx::Error> {
+    let found = sqlx::query("SELECT 1 FROM appliances WHERE tenant_id = $1 AND site_id = $2 AND appliance_id = $3")
+        .bind(tenant_id)
+        .bind(site_id)
+        .bind(appliance_id)
+        .fetch_optional(conn)
+        .await?;
+    Ok(found.is_some())
+}
+
 fn from_row(row: &AnyRow) -> Result<Episode, sqlx::Error> {
     let (state, level): (String, String) = (row.try_get("state")?, row.try_get("level")?);
     Ok(Episode {

@@ -10,7 +10,7 @@ use mainstay_shared::time_source::UnixMs;
 use super::World;
 use super::collector_faults;
 use super::faults_arrive::ArrivedFrom;
-const CODE_IDENTITY_CLONED: &str = "identity_cloned";
+use super::report_arrives::CODE_IDENTITY_CLONED;
 use crate::appliances::{ApplianceEvent, ApplianceState, certificates, directives, store, subject};
 use crate::audit;
 use crate::db::{Conn, Turn, mark_change, transact};

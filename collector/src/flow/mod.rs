@@ -14,10 +14,21 @@ pub(crate) mod record;
 pub(crate) mod scene;
 pub(crate) mod faults_arrive;
 pub(crate) mod collector_faults;
+pub(crate) mod explain;
+pub(crate) mod silence_falls;
+pub(crate) mod report_arrives;
+pub(crate) mod heartbeat_arrives;
+pub(crate) mod intake_worker;
+pub(crate) mod appliance_enrols;
+pub(crate) mod certificate_renews;
 pub(crate) mod appliance_acts;
+pub(crate) mod directives_wait;
+pub(crate) mod changes;
 pub(crate) mod time_passes;
 pub(crate) mod staff_acts;
-pub(crate) mod explain;
+pub(crate) mod daily_mail;
+pub(crate) mod notices_go_out;
+pub(crate) mod outside_watch;
 
 /// What every story needs; cheap to clone.
 #[derive(Clone)]
@@ -31,3 +42,8 @@ pub(crate) struct World {
     /// Asks this node to look for changes now rather than at the next tick.
     pub(crate) look_now: Arc<Notify>,
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -2,17 +2,145 @@
 //!
 //! Idempotent, without input: it runs on a period and when nudged, on any node; what a node claims, no other does.
 
+use anyhow::Context as _;
+use mainstay_shared::time_source::UnixMs;
+use serde::Serialize;
+
 use super::World;
+use super::explain::explain_ticket;
+use super::record::{Desk, happened, happened_quietly};
+use super::silence_falls;
+use crate::audit;
+use crate::clocks::{Clock, ClockState, store as clocks};
+use crate::db::{Conn, Turn, transact};
+use crate::faults::links;
+use crate::retention;
+use crate::tickets::{Ticket, TicketEvent, TicketState, store as tickets};
+
+/// Recovered tickets looked at in one pass.
+const CLOSE_AT_ONCE: i64 = 200;
 
 /// One pass.
 ///
 /// # Errors
 /// If the database refuses; the next period is the retry.
-pub(crate) async fn once(_world: &World) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+pub(crate) async fn once(world: &World) -> anyhow::Result<()> {
+    clocks_run(world).await.context("telling of clocks")?;
+    silence_falls::once(world).await.context("judging silence")?;
+    recovered_tickets_close(world).await.context("closing recovered tickets")?;
+    let now = world.time.now();
+    if transact!(world.db, Turn::Console, |tx| { Ok(retention::claim_day(tx, now).await?) }) {
+        nightly(world).await.context("the day's work")?;
+    }
+    Ok(())
 }
 
-/// Notes that the collector starts now: silence is not judged before twice the longest interval has passed.
-pub(crate) async fn collector_starts(_world: &World) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+/// Notes that the collector starts now: silence is not judged before twice the longest interval has passed. The first policy is
+/// written if none is.
+///
+/// # Errors
+/// If the database refuses.
+pub(crate) async fn collector_starts(world: &World) -> anyhow::Result<()> {
+    let now = world.time.now();
+    transact!(world.db, Turn::Console, |tx| {
+        links::collector_starts(tx, now).await?;
+        clocks::seed_policy(tx).await
+    });
+    Ok(())
+}
+
+async fn clocks_run(world: &World) -> anyhow::Result<()> {
+    let now = world.time.now();
+    transact!(world.db, Turn::Intake, |tx| {
+        for clock in clocks::claim_due(tx, now).await? {
+            tell_clock(tx, world, now, &clock).await?;
+        }
+        Ok(())
+    });
+    Ok(())
+}
+
+async fn tell_clock(tx: &mut Conn, world: &World, now: UnixMs, clock: &Clock) -> anyhow::Result<()> {
+    let desk = Desk { config: &world.config, now, actor: audit::SYSTEM };
+    let mut ticket = must_get(tx, &clock.tenant_id, &clock.ticket_id).await?;
+    let (clock_no, kind, due_at) = (clock.clock_no, clock.kind.as_str().to_owned(), clock.due_at);
+    let event = match clock.state {
+        ClockState::Missed => TicketEvent::ClockMissed { clock_no, kind, due_at },
+        ClockState::Running | ClockState::Met | ClockState::Void => TicketEvent::ClockWarned { clock_no, kind, due_at },
+    };
+    // Recorded always; told once per ticket that waits, and never for a closed one.
+    let told_before = clocks::of_ticket(tx, &clock.tenant_id, &clock.ticket_id)
+        .await?
+        .iter()
+        .any(|other| other.clock_no < clock.clock_no && other.is_unanswered());
+    if told_before || ticket.state == TicketState::Closed {
+        happened_quietly(tx, desk, &mut ticket, &event).await
+    } else {
+        happened(tx, desk, &mut ticket, &event).await
+    }
+}
+
+/// A recovered ticket closes when nobody objected for `close_recovered_after` and no clock of it still runs.
+async fn recovered_tickets_close(world: &World) -> anyhow::Result<()> {
+    let (config, now) = (&*world.config, world.time.now());
+    let wait_ms = i64::try_from(config.close_recovered_after.as_millis()).unwrap_or(i64::MAX);
+    let due = tickets::recovered_before(&mut *world.db.read().await?, now.plus_ms(-wait_ms), CLOSE_AT_ONCE).await?;
+    for Ticket { tenant_id, ticket_id, .. } in due {
+        transact!(world.db, Turn::Console, |tx| {
+            let mut ticket = must_get(tx, &tenant_id, &ticket_id).await?;
+            let runs =
+                clocks::of_ticket(tx, &tenant_id, &ticket_id).await?.iter().any(|clock| clock.state == ClockState::Running);
+            if ticket.state == TicketState::Recovered && !runs {
+                let why = format!(
+                    "恢复后 {0} 小时内无异议 / recovered, without an objection for {0} h",
+                    config.close_recovered_after.as_secs_f64() / 3600.0
+                );
+                let desk = Desk { config, now, actor: audit::SYSTEM };
+                happened(tx, desk, &mut ticket, &TicketEvent::Closed { why }).await?;
+            }
+            Ok(())
+        });
+    }
+    Ok(())
+}
+
+/// The nightly check: clock rows are a cache of the log; one that disagrees is repaired, and that is recorded.
+async fn nightly(world: &World) -> anyhow::Result<()> {
+    let now = world.time.now();
+    let gone = transact!(world.db, Turn::Console, |tx| { Ok(retention::prune(tx, now).await?) });
+    tracing::info!(gone, "old rows removed");
+    let mut below = None;
+    loop {
+        let filter = tickets::Filter { not_closed: true, ..tickets::Filter::default() };
+        let page = tickets::list(&mut *world.db.read().await?, &filter, below, 100).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        below = Some(last.number);
+        for ticket in &page {
+            transact!(world.db, Turn::Console, |tx| { repair_clocks(tx, ticket, now).await });
+        }
+    }
+}
+
+/// What the nightly check repaired.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Repair<'a> {
+    ClocksRepaired { ticket_id: &'a str, found: &'a [Clock], recomputed: &'a [Clock] },
+}
+
+async fn repair_clocks(tx: &mut Conn, ticket: &Ticket, now: UnixMs) -> anyhow::Result<()> {
+    let explanation = explain_ticket(tx, ticket).await?;
+    if explanation.rows_agree {
+        return Ok(());
+    }
+    let found = clocks::of_ticket(tx, &ticket.tenant_id, &ticket.ticket_id).await?;
+    tracing::error!(ticket = ticket.ticket_id, "clock rows disagree with the log: repaired from it");
+    let repair = Repair::ClocksRepaired { ticket_id: &ticket.ticket_id, found: &found, recomputed: &explanation.clocks };
+    audit::append(tx, &ticket.tenant_id, now, audit::SYSTEM, &format!("clocks:{}", ticket.ticket_id), &repair).await?;
+    clocks::replace(tx, &ticket.tenant_id, &ticket.ticket_id, &explanation.clocks).await?;
+    Ok(())
+}
+
+async fn must_get(tx: &mut Conn, tenant_id: &str, ticket_id: &str) -> anyhow::Result<Ticket> {
+    tickets::get(tx, tenant_id, ticket_id).await?.with_context(|| format!("ticket {ticket_id} of {tenant_id} is gone"))
 }

@@ -3,11 +3,10 @@
 //! Watermarks of a batch are loaded with one statement and written back with one; so are samples and losses. Functions take a
 //! transaction: what they write commits with everything else of its report.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use mainstay_shared::check::DeclaredService;
 use mainstay_shared::ids::{Lane, RecordId};
-use mainstay_shared::record::Folded;
 use mainstay_shared::time_source::UnixMs;
 use sqlx::Row as _;
 
@@ -146,34 +145,6 @@ pub(crate) async fn add_samples(tx: &mut Conn, samples: &[(LinkKey, StoredSample
     Ok(())
 }
 
-/// An appliance's samples that end after `from` and before `to`, in order; at most `limit`, the newest kept.
-pub(crate) async fn samples_between(
-    conn: &mut Conn,
-    tenant_id: &str,
-    appliance_id: &str,
-    (from, to): (UnixMs, UnixMs),
-    limit: i64,
-) -> anyhow::Result<Vec<StoredSamples>> {
-    let rows = sqlx::query(
-        "SELECT from_at, to_at, metrics FROM samples
-         WHERE tenant_id = $1 AND appliance_id = $2 AND from_at >= $3 AND from_at < $4 ORDER BY from_at DESC LIMIT $5",
-    )
-    .bind(tenant_id)
-    .bind(appliance_id)
-    .bind(from.0)
-    .bind(to.0)
-    .bind(limit)
-    .fetch_all(conn)
-    .await?;
-    let mut found = Vec::with_capacity(rows.len());
-    for row in rows.iter().rev() {
-        let packed: Vec<u8> = row.try_get("metrics")?;
-        let metrics: BTreeMap<String, Folded> = serde_json::from_slice(&zstd::decode_all(packed.as_slice())?)?;
-        found.push(StoredSamples { from_at: UnixMs(row.try_get("from_at")?), to_at: UnixMs(row.try_get("to_at")?), metrics });
-    }
-    Ok(found)
-}
-
 /// Puts the declared services in the place of those declared before.
 pub(crate) async fn declare_services(
     tx: &mut Conn,
@@ -206,29 +177,6 @@ pub(crate) async fn declare_services(
     )
     .await?;
     Ok(())
-}
-
-/// What was lost of an appliance's records, newest first, at most `limit`.
-pub(crate) async fn losses_of(
-    conn: &mut Conn,
-    tenant_id: &str,
-    appliance_id: &str,
-    limit: i64,
-) -> Result<Vec<(String, String, i64, UnixMs)>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT lane, why, lost_count, received_at FROM gaps WHERE tenant_id = $1 AND appliance_id = $2
-         ORDER BY received_at DESC LIMIT $3",
-    )
-    .bind(tenant_id)
-    .bind(appliance_id)
-    .bind(limit)
-    .fetch_all(conn)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            Ok((row.try_get("lane")?, row.try_get("why")?, row.try_get("lost_count")?, UnixMs(row.try_get("received_at")?)))
-        })
-        .collect()
 }
 
 fn lane_values(key: &LaneKey) -> Vec<Value> {

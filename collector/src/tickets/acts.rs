@@ -6,6 +6,7 @@ use mainstay_shared::severity::{Attribution, BusinessImpact};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::severity::Reason;
 use super::{ResponseWay, Ticket, TicketEvent, TicketState};
 use crate::customers::Role;
 
@@ -33,7 +34,7 @@ pub(crate) enum Act {
         way: ResponseWay,
         note: String,
     },
-    /// Gives it to a colleague. No response. `to_name` is looked up by the story.
+    /// Gives it to a colleague. No response.
     Assign { to_staff_id: String },
     /// Writes something down.
     Note { text: String },
@@ -77,11 +78,17 @@ pub(crate) enum Refused {
     /// A text that must say something says nothing.
     #[error("{field} is empty: {expected}")]
     Empty { field: String, expected: String },
+    /// Nobody has answered the customer yet.
+    #[error("no response is recorded yet: record how the customer was contacted or the diagnosis begun, then close")]
+    NotAnswered,
+    /// Another ticket of the same cause is open.
+    #[error("{ticket_id} is open for the same cause: go on there")]
+    CauseIsOpen { ticket_id: String },
     /// A closed ticket takes notes and can be reopened; nothing else.
     #[error("the ticket is closed: reopen it first")]
     Closed,
     /// Something still fails.
-    #[error("{open_episodes} fault(s) of it have not cleared: say in the reason why it closes all the same")]
+    #[error("{open_episodes} fault(s) of it have not cleared: only a service or support manager closes it all the same")]
     StillFailing { open_episodes: usize },
 }
 
@@ -94,8 +101,145 @@ impl Refused {
             Self::Role { .. } => "role_refused",
             Self::NoSuchColleague { .. } => "no_such_colleague",
             Self::Empty { .. } => "text_missing",
+            Self::NotAnswered => "not_answered",
+            Self::CauseIsOpen { .. } => "cause_is_open",
             Self::Closed => "ticket_closed",
             Self::StillFailing { .. } => "still_failing",
         }
     }
 }
+
+/// What an act is judged by, beside the ticket.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Circumstances {
+    /// A clock of the ticket has no proof yet.
+    pub(crate) unanswered: bool,
+    pub(crate) open_episodes: usize,
+    /// The colleague named by [`Act::Assign`], if he can be given a ticket.
+    pub(crate) colleague: Option<String>,
+    /// Another ticket of the same cause that is not closed.
+    pub(crate) same_cause: Option<String>,
+}
+
+/// What an act makes happen; nothing, if it is so already.
+///
+/// # Errors
+/// With the reason of the refusal.
+pub(crate) fn decide(ticket: &Ticket, by: &By, act: &Act, now: &Circumstances) -> Result<Vec<TicketEvent>, Refused> {
+    may(by.role, act)?;
+    let is_closed = ticket.state == TicketState::Closed;
+    if is_closed && !matches!(act, Act::Note { .. } | Act::Attribute { .. } | Act::Reopen { .. } | Act::Close { .. }) {
+        return Err(Refused::Closed);
+    }
+    match act {
+        Act::Take => Ok(taken(ticket, by).into_iter().collect()),
+        Act::Respond { way, note } => Ok(respond(ticket, by, *way, note, now)),
+        Act::Assign { to_staff_id } => {
+            let to_name = now.colleague.clone().ok_or_else(|| Refused::NoSuchColleague { to_staff_id: to_staff_id.clone() })?;
+            let is_so = ticket.assigned_to.as_ref() == Some(to_staff_id);
+            Ok(if is_so { Vec::new() } else { vec![TicketEvent::Assigned { to_staff_id: to_staff_id.clone(), to_name }] })
+        }
+        Act::Note { text } => {
+            says_something("text", text, "what is to be remembered")?;
+            Ok(vec![TicketEvent::Noted { text: text.clone() }])
+        }
+        Act::Attribute { attribution, why } => {
+            says_something("why", why, "the grounds of the attribution")?;
+            Ok(vec![TicketEvent::Attributed { attribution: *attribution, why: why.clone() }])
+        }
+        Act::ChangeImpact { to, why, customer_word } => change_impact(ticket, by, *to, why, customer_word),
+        Act::Close { why } => close(ticket, by, why, now),
+        Act::Reopen { why } => reopen(ticket, why, now),
+    }
+}
+
+fn may(role: Role, act: &Act) -> Result<(), Refused> {
+    let (ok, accepted) = match act {
+        // Whoever serves the customer writes down what he learnt.
+        Act::Note { .. } => (!role.administers(), "any role of the service organisation"),
+        _ => (role.works_on_tickets(), "system_engineer, support_manager or service_manager"),
+    };
+    if ok { Ok(()) } else { Err(Refused::Role { role: role.as_str().to_owned(), accepted: accepted.to_owned() }) }
+}
+
+fn says_something(field: &str, text: &str, expected: &str) -> Result<(), Refused> {
+    if text.trim().is_empty() {
+        return Err(Refused::Empty { field: field.to_owned(), expected: expected.to_owned() });
+    }
+    Ok(())
+}
+
+fn taken(ticket: &Ticket, by: &By) -> Option<TicketEvent> {
+    let is_so = ticket.taken_by.as_ref() == Some(&by.staff_id);
+    (!is_so).then(|| TicketEvent::Taken { staff_id: by.staff_id.clone(), name: by.name.clone() })
+}
+
+/// The proof. When everything is answered already, a further contact is a note.
+fn respond(ticket: &Ticket, by: &By, way: ResponseWay, note: &str, now: &Circumstances) -> Vec<TicketEvent> {
+    if ticket.responded_at.is_some() && !now.unanswered {
+        let is_said = !note.trim().is_empty();
+        return is_said.then(|| TicketEvent::Noted { text: note.to_owned() }).into_iter().collect();
+    }
+    let event = TicketEvent::Responded { staff_id: by.staff_id.clone(), name: by.name.clone(), way, note: note.to_owned() };
+    taken(ticket, by).into_iter().chain([event]).collect()
+}
+
+fn change_impact(
+    ticket: &Ticket,
+    by: &By,
+    to: BusinessImpact,
+    why: &str,
+    customer_word: &str,
+) -> Result<Vec<TicketEvent>, Refused> {
+    if to == ticket.impact && !ticket.presumed {
+        return Ok(Vec::new());
+    }
+    says_something("why", why, "the reason of the change")?;
+    if to < ticket.impact {
+        if !by.role.lowers_impact() {
+            return Err(Refused::Role { role: by.role.as_str().to_owned(), accepted: Role::SupportManager.as_str().to_owned() });
+        }
+        says_something("customer_word", customer_word, "what the customer said, and who")?;
+    }
+    Ok(vec![TicketEvent::ImpactChanged {
+        from: ticket.impact,
+        to,
+        presumed: false,
+        reason: Reason::HumanAnswer.as_str().to_owned(),
+        why: why.to_owned(),
+        customer_word: customer_word.to_owned(),
+    }])
+}
+
+fn close(ticket: &Ticket, by: &By, why: &str, now: &Circumstances) -> Result<Vec<TicketEvent>, Refused> {
+    if ticket.state == TicketState::Closed {
+        return Ok(Vec::new());
+    }
+    says_something("why", why, "how it ended")?;
+    if now.unanswered {
+        return Err(Refused::NotAnswered);
+    }
+    if now.open_episodes > 0 && by.role == Role::SystemEngineer {
+        return Err(Refused::StillFailing { open_episodes: now.open_episodes });
+    }
+    Ok(vec![TicketEvent::Closed { why: why.to_owned() }])
+}
+
+fn reopen(ticket: &Ticket, why: &str, now: &Circumstances) -> Result<Vec<TicketEvent>, Refused> {
+    if ticket.state == TicketState::Open {
+        return Ok(Vec::new());
+    }
+    says_something("why", why, "what is wrong again")?;
+    if let Some(ticket_id) = &now.same_cause {
+        return Err(Refused::CauseIsOpen { ticket_id: ticket_id.clone() });
+    }
+    Ok(vec![TicketEvent::Reopened {
+        component: ticket.component.clone(),
+        code: ticket.code.clone(),
+        episode: String::new(),
+        summary: why.to_owned(),
+    }])
+}
+
+#[cfg(test)]
+mod tests;

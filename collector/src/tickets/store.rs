@@ -77,6 +77,16 @@ pub(crate) async fn candidates(conn: &mut Conn, tenant_id: &str, since: UnixMs) 
     rows.iter().map(from_row).collect()
 }
 
+/// The ticket of a cause that is not closed: there is one at most.
+pub(crate) async fn of_open_cause(conn: &mut Conn, tenant_id: &str, cause: &str) -> Result<Option<Ticket>, sqlx::Error> {
+    let row = sqlx::query("SELECT * FROM tickets WHERE tenant_id = $1 AND open_cause = $2")
+        .bind(tenant_id)
+        .bind(cause)
+        .fetch_optional(conn)
+        .await?;
+    row.as_ref().map(from_row).transpose()
+}
+
 /// Tickets recovered before `before`: due to close by rule.
 pub(crate) async fn recovered_before(conn: &mut Conn, before: UnixMs, limit: i64) -> Result<Vec<Ticket>, sqlx::Error> {
     let rows = sqlx::query("SELECT * FROM tickets WHERE state = 'recovered' AND recovered_at <= $1 ORDER BY number LIMIT $2")

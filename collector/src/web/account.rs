@@ -148,7 +148,7 @@ pub(crate) async fn make_token(
         days: wish.days.parse().unwrap_or(0),
     };
     match sign_in::make_token(&world, session, wanted, &wish.code).await? {
-        TokenOutcome::Made { secret, .. } => form(&world, &viewer, &principal, None, Some(secret)).await,
+        TokenOutcome::Made { secret } => form(&world, &viewer, &principal, None, Some(secret)).await,
         TokenOutcome::WrongCode => Ok(back_to("/account", "refused_code")),
         TokenOutcome::TooManyRights => Ok(back_to("/account", "refused_rights")),
         TokenOutcome::BadWish => Ok(back_to("/account", "refused_bad_form")),

@@ -13,6 +13,7 @@ use super::sample;
 use super::words::Words;
 use crate::customers::Language;
 use crate::db::testing::TestDb;
+use crate::notices::rules::Kind;
 use crate::tickets::severity::Reason;
 
 /// What of the data is text of people or boxes: taken out before a page's own words are looked at.
@@ -153,6 +154,9 @@ fn every_key_that_a_page_names_has_a_text() {
         }
     }
     assert!(named > 150, "{named}");
+    for kind in Kind::ALL {
+        assert!(known.contains(&format!("notice.{}", kind.as_str())), "{kind:?}");
+    }
     for reason in Reason::ALL {
         assert!(known.contains(&format!("reason.{}", reason.as_str())), "{reason:?}");
     }

@@ -27,7 +27,6 @@ use crate::tickets::{ResponseWay, Ticket, TicketState, store};
 /// One run of a fault, as a line.
 pub(crate) struct EpisodeRow {
     pub(crate) appliance: String,
-    pub(crate) appliance_id: String,
     pub(crate) component: String,
     pub(crate) code: String,
     pub(crate) open: bool,
@@ -138,7 +137,6 @@ fn works(person: &Staff) -> bool {
 fn episode_row(w: super::words::Words, episode: &Episode, zone: &str, names: &Names, now: UnixMs) -> EpisodeRow {
     EpisodeRow {
         appliance: names.appliance.get(&episode.appliance_id).cloned().unwrap_or_default(),
-        appliance_id: episode.appliance_id.clone(),
         component: w.component(&episode.component),
         code: w.of("fault", &episode.code).into_owned(),
         open: episode.open,

@@ -140,7 +140,7 @@ pub(crate) struct WantedToken {
 #[derive(Debug, Clone)]
 pub(crate) enum TokenOutcome {
     /// Made: the secret is shown now and never again.
-    Made { token: Token, secret: String },
+    Made { secret: String },
     /// The code was wrong or used (R12: step-up for keys).
     WrongCode,
     /// More rights than the maker has (R9).
@@ -190,7 +190,7 @@ pub(crate) async fn make_token(
             expires_at: token.expires_at,
         };
         record(tx, now, &session.staff_id, &event).await?;
-        Ok(TokenOutcome::Made { token, secret })
+        Ok(TokenOutcome::Made { secret })
     }))
 }
 

@@ -113,7 +113,7 @@ async fn a_retired_appliance_stays_retired(db: Db) {
         });
         assert_eq!((held, again, retired, released), (true, false, true, false));
         let mut conn = db.read().await?;
-        assert!(certificates::identity_of(&mut conn, "fp-x").await?.is_none(), "its certificate is worth nothing");
+        assert!(certificates::identity_of(&mut conn, "fp-x", UnixMs(5)).await?.is_none(), "its certificate is worth nothing");
         Ok(())
     }
     story(&db).await.expect("the story runs");

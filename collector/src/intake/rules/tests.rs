@@ -7,7 +7,8 @@ use super::*;
 
 #[test]
 fn every_place_in_a_lane() {
-    let rows: [(&str, u64, u64, &[(u64, u64)], Place); 9] = [
+    type Row = (&'static str, u64, u64, &'static [(u64, u64)], Place);
+    let rows: [Row; 9] = [
         ("the first", 0, 1, &[], Place::Next),
         ("the next", 7, 8, &[], Place::Next),
         ("again", 7, 7, &[], Place::Before),

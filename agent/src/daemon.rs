@@ -1,0 +1,114 @@
+//! The composition root of `run`: opens, connects, starts the loops. No logic.
+//!
+//! Order: configuration, logs, identity, spool (a new epoch), the judgement of the last run, the loops. It must never decide
+//! what a flow or a stage should.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use mainstay_shared::time_source::TimeSource;
+use ring::rand::SystemRandom;
+use tokio::sync::{Notify, watch as cell};
+
+use crate::config::Config;
+use crate::flow::contact::Contact;
+use crate::flow::poll::{self, Polling};
+use crate::flow::renewal::{self, Renewing};
+use crate::flow::report::{self, Reporting};
+use crate::flow::start;
+use crate::flow::watch::{self, Current, Watch};
+use crate::lifecycle::Lifecycle;
+use crate::local::{Answering, Facts, Failure, answer_requests};
+use crate::probes::{ClockReference, Host, Place};
+use crate::spool::{Limits, Spool};
+use crate::uplink::{Identity, Proxy, Settings, TrustedClock, Uplink};
+
+/// Runs the agent until it is stopped.
+///
+/// # Errors
+/// What kept it from starting, or the task that failed.
+pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure> {
+    let config = Arc::new(config);
+    let identity = Identity::load(&config.state_dir)?;
+    let clock = TrustedClock::new(time.clone(), &config.state_dir);
+    let uplink = Arc::new(Uplink::new(identity, settings(&config)?, clock)?);
+    let limits = Limits { max_bytes: config.spool_max_bytes };
+    let (spool, opened) = Spool::open(&config.state_dir.join("spool"), limits, &SystemRandom::new(), time.clone())?;
+    let host = Host::look(&Place::here(time.clone()));
+    let kind = start::judge(&opened.starts, &host.boot_id, host.uptime_s);
+    start::announce(&spool, kind, host, config.declared_services(), time.now()).await?;
+    let safe_mode = kind.is_safe_mode();
+    let (current, current_seen) = cell::channel(Current::default());
+    let (contact, nudge, reference) = (Contact::default(), Arc::new(Notify::new()), ClockReference::default());
+    let facts = Facts {
+        spool: spool.clone(),
+        contact: contact.clone(),
+        uplink: Arc::clone(&uplink),
+        current: current_seen.clone(),
+        declared: config.services.iter().map(|service| service.name.clone()).collect(),
+        time: time.clone(),
+        started_at: time.now(),
+        safe_mode,
+    };
+    let mut life = Lifecycle::default();
+    let stop = || life.stop_signal();
+    let (watching_stop, reporting_stop, polling_stop, renewing_stop, answering_stop) = (stop(), stop(), stop(), stop(), stop());
+    let watch = Watch {
+        config: Arc::clone(&config),
+        spool: spool.clone(),
+        time: time.clone(),
+        current,
+        nudge: Arc::clone(&nudge),
+        clock: reference.clone(),
+        safe_mode,
+    };
+    life.spawn("watch", watch::run(watch, watching_stop.requested()));
+    let reporting = Reporting {
+        spool: spool.clone(),
+        uplink: Arc::clone(&uplink),
+        time: time.clone(),
+        contact: contact.clone(),
+        clock: reference.clone(),
+    };
+    life.spawn("report", report::run(reporting, reporting_stop));
+    let polling = Polling {
+        spool,
+        uplink: Arc::clone(&uplink),
+        time,
+        contact: contact.clone(),
+        clock: reference,
+        current: current_seen,
+        nudge,
+        wait: config.poll_wait,
+    };
+    life.spawn("poll", poll::run(polling, polling_stop));
+    life.spawn("renew", renewal::run(Renewing { uplink, contact, state_dir: config.state_dir.clone() }, renewing_stop));
+    life.spawn("local", answer_requests(Answering { state_dir: config.state_dir.clone(), facts }, answering_stop));
+    Ok(life.run().await?)
+}
+
+/// The way out, as configured.
+///
+/// # Errors
+/// When the proxy's password file can't be read.
+pub(crate) fn settings(config: &Config) -> anyhow::Result<Settings> {
+    let proxy = match &config.proxy {
+        None => None,
+        Some(proxy) => {
+            let password = match &proxy.password_file {
+                None => String::new(),
+                Some(path) => std::fs::read_to_string(path)
+                    .with_context(|| format!("proxy.password_file {}: can't be read", path.display()))?
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
+            };
+            Some(Proxy { url: proxy.url.clone(), username: proxy.username.clone(), password })
+        }
+    };
+    Ok(Settings { addresses: config.collector_addresses.clone(), proxy })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! What is known of the contact with the collector: shared by reporting, polling and renewing, shown by `status`.
+//!
+//! It holds no decision. Whoever reaches the collector wakes the others through it, so that after an outage everything that
+//! waits goes out at once and not at the end of its own back-off.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mainstay_shared::ids::RecordId;
+use mainstay_shared::receipt::{Receipt, ReceiptBody};
+use mainstay_shared::time_source::UnixMs;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, broadcast};
+
+/// How rustls names the alert of a server to which our certificate has expired.
+const CERTIFICATE_EXPIRED: &str = "CertificateExpired";
+
+/// The newest facts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ContactFacts {
+    /// When the collector last answered, by the agent's clock.
+    pub(crate) last_contact_at: Option<UnixMs>,
+    /// When records were last acknowledged.
+    pub(crate) last_ack_at: Option<UnixMs>,
+    /// Why the last try failed; none after a success.
+    pub(crate) trouble: Option<String>,
+    /// The collector does not know the certificate.
+    pub(crate) not_enrolled: bool,
+    /// The collector takes this for a clone or a rewound snapshot.
+    pub(crate) held: bool,
+    /// The collector says that our certificate has expired; our own clock may think otherwise.
+    pub(crate) certificate_expired: bool,
+    /// Renewing the expired certificate waits for an operator.
+    pub(crate) renewal_waits: bool,
+    /// Requests made since the agent started.
+    pub(crate) requests: u64,
+}
+
+/// A receipt whose signature was verified.
+#[derive(Debug, Clone)]
+pub(crate) struct VerifiedReceipt {
+    /// What it says.
+    pub(crate) body: ReceiptBody,
+    /// As it was signed.
+    pub(crate) receipt: Receipt,
+}
+
+impl VerifiedReceipt {
+    /// Whether it is for that record.
+    pub(crate) fn names(&self, id: &RecordId) -> bool {
+        self.body.records.iter().map(|(id, _)| id).collect::<BTreeSet<_>>().contains(id)
+    }
+}
+
+/// The shared contact.
+#[derive(Debug, Clone)]
+pub(crate) struct Contact {
+    facts: Arc<Mutex<ContactFacts>>,
+    /// Wakes the report loop.
+    pub(crate) report_now: Arc<Notify>,
+    /// Wakes the renewal loop.
+    pub(crate) renew_now: Arc<Notify>,
+    receipts: broadcast::Sender<VerifiedReceipt>,
+}
+
+impl Default for Contact {
+    fn default() -> Self {
+        Self {
+            facts: Arc::default(),
+            report_now: Arc::default(),
+            renew_now: Arc::default(),
+            receipts: broadcast::Sender::new(16),
+        }
+    }
+}
+
+impl Contact {
+    /// The facts now.
+    pub(crate) fn facts(&self) -> ContactFacts {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes something.
+    pub(crate) fn note(&self, change: impl FnOnce(&mut ContactFacts)) {
+        change(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The collector answered at `now`; whether it had been out of reach.
+    pub(crate) fn reached(&self, now: UnixMs) -> bool {
+        let mut was_in_trouble = false;
+        self.note(|facts| {
+            was_in_trouble = facts.trouble.take().is_some();
+            facts.last_contact_at = Some(now);
+            facts.not_enrolled = false;
+            facts.certificate_expired = false;
+        });
+        was_in_trouble
+    }
+
+    /// A try failed.
+    pub(crate) fn failed(&self, why: &str) {
+        let mut is_new = false;
+        self.note(|facts| {
+            is_new = facts.trouble.as_deref() != Some(why);
+            facts.trouble = Some(why.to_owned());
+            facts.certificate_expired |= why.contains(CERTIFICATE_EXPIRED);
+        });
+        if is_new && self.facts().certificate_expired {
+            self.renew_now.notify_one();
+        }
+        if is_new {
+            tracing::warn!(why, "the collector is out of reach; what is accepted waits in the spool");
+        }
+    }
+
+    /// Hands a verified receipt to whoever waits for one.
+    pub(crate) fn tell_receipt(&self, receipt: VerifiedReceipt) {
+        // Nobody waiting is the usual case.
+        drop(self.receipts.send(receipt));
+    }
+
+    /// Receipts from now on.
+    pub(crate) fn receipts(&self) -> broadcast::Receiver<VerifiedReceipt> {
+        self.receipts.subscribe()
+    }
+}

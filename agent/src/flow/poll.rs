@@ -1,0 +1,202 @@
+//! The story of the long poll: the heartbeat goes up with the current values, directives come down within a second.
+//!
+//! It runs beside the reports and never waits for them. A directive is acted on once, by its id; it carries no authority, so
+//! all it can do is make the agent measure, report or renew now. In safe mode it goes on with empty values.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_shared::api::{PATH_POLL, WIRE_VERSION};
+use mainstay_shared::directive::{Ask, Directive};
+use mainstay_shared::heartbeat::{PollReply, PollRequest};
+use mainstay_shared::limits::MAX_VALUES;
+use mainstay_shared::time_source::{TimeSource, UnixMs};
+use ring::rand::SystemRandom;
+use tokio::sync::{Notify, watch};
+
+use super::contact::Contact;
+use super::report;
+use super::watch::Current;
+use crate::lifecycle::StopSignal;
+use crate::probes::ClockReference;
+use crate::spool::{Spool, SpoolError};
+use crate::uplink::{Backoff, Outcome, Uplink};
+
+/// The answer may take this much longer than the wait that was asked for.
+const GRACE: Duration = Duration::from_secs(20);
+/// A collector that answers at once with nothing new is not asked again sooner than this.
+const SHORTEST: Duration = Duration::from_secs(35);
+const NOT_ENROLLED_WAIT: Duration = Duration::from_secs(300);
+/// Offsets under this show that the machine's clock is right again.
+const CLOCK_IS_RIGHT_MS: i64 = 3_600_000;
+/// Directive ids remembered.
+const REMEMBERED: usize = 64;
+
+/// What polling needs.
+pub(crate) struct Polling {
+    /// For the epoch and the backlog.
+    pub(crate) spool: Spool,
+    /// The way out.
+    pub(crate) uplink: Arc<Uplink>,
+    /// The machine's clocks.
+    pub(crate) time: TimeSource,
+    /// Shared with the other loops.
+    pub(crate) contact: Contact,
+    /// Told the collector's clock.
+    pub(crate) clock: ClockReference,
+    /// Current values and service states.
+    pub(crate) current: watch::Receiver<Current>,
+    /// Makes the watching loop measure and report now.
+    pub(crate) nudge: Arc<Notify>,
+    /// How long the collector may keep a poll.
+    pub(crate) wait: Duration,
+}
+
+/// Polls until `stop`.
+///
+/// # Errors
+/// When the spool has ended.
+pub(crate) async fn run(polling: Polling, stop: StopSignal) -> anyhow::Result<()> {
+    let mut backoff = Backoff::default();
+    let mut memory = Memory::default();
+    while !stop.is_requested() {
+        let began = polling.time.monotonic();
+        let outcome = tokio::select! {
+            outcome = polling.ask(&memory) => outcome,
+            () = stop.clone().requested() => return Ok(()),
+        };
+        let wait = match outcome {
+            Outcome::Sent(reply) => {
+                backoff.reset();
+                memory.told();
+                let acted = polling.take(reply, &mut memory).await?;
+                let took = polling.time.monotonic().saturating_sub(began);
+                let waited_enough = acted || took + Duration::from_secs(5) >= polling.wait;
+                if waited_enough { Duration::ZERO } else { SHORTEST.saturating_sub(took) }
+            }
+            Outcome::RetryAfter { after, why } => {
+                polling.contact.failed(&why);
+                after.unwrap_or_else(|| backoff.next(&SystemRandom::new()))
+            }
+            Outcome::NotEnrolled { message } => {
+                polling.contact.failed(&format!("the collector does not know this appliance's certificate: {message}"));
+                polling.contact.note(|facts| facts.not_enrolled = true);
+                NOT_ENROLLED_WAIT
+            }
+            Outcome::Refused { message, .. } | Outcome::Stale { message } => {
+                polling.contact.failed(&message);
+                NOT_ENROLLED_WAIT
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.clone().requested() => {}
+        }
+    }
+    Ok(())
+}
+
+impl Polling {
+    async fn ask(&self, memory: &Memory) -> Outcome<PollReply> {
+        let current = self.current.borrow().clone();
+        let stats = self.spool.stats();
+        let request = PollRequest {
+            version: WIRE_VERSION,
+            epoch: self.spool.epoch().clone(),
+            sent_at: self.time.now(),
+            wait_s: u32::try_from(self.wait.as_secs()).unwrap_or(u32::MAX),
+            values: current.values.into_iter().take(MAX_VALUES).collect(),
+            services: current.services,
+            backlog: stats.fault_records + stats.sample_records,
+            done: memory.untold.clone(),
+        };
+        self.contact.note(|facts| facts.requests += 1);
+        self.uplink.post(PATH_POLL, &request, self.wait + GRACE).await
+    }
+
+    /// Takes an answer; whether it asked for anything new.
+    async fn take(&self, reply: PollReply, memory: &mut Memory) -> Result<bool, SpoolError> {
+        if self.contact.reached(self.time.now()) {
+            self.contact.report_now.notify_one();
+        }
+        self.clock.tell(reply.now, &self.time);
+        if self.time.raw_now().since_ms(reply.now).abs() < CLOCK_IS_RIGHT_MS {
+            self.uplink.clock().machine_is_right();
+        }
+        match report::restate_if_new(&self.spool, &reply.collector_epoch, &self.time).await {
+            Err(SpoolError::Stopped) => return Err(SpoolError::Stopped),
+            Err(error) => tracing::error!(%error, "open faults could not be restated; trying again"),
+            Ok(()) => {}
+        }
+        let mut acted = false;
+        for directive in reply.directives {
+            acted |= self.act(directive, memory, reply.now);
+        }
+        Ok(acted)
+    }
+
+    fn act(&self, directive: Directive, memory: &mut Memory, now: UnixMs) -> bool {
+        if !memory.is_new(&directive.id) {
+            return false;
+        }
+        let void = directive.expires_at < now;
+        tracing::info!(id = directive.id, ask = ?directive.ask, void, "directive");
+        match directive.ask {
+            _ if void => {}
+            Ask::ReportNow => {
+                self.nudge.notify_one();
+                self.contact.report_now.notify_one();
+            }
+            Ask::RenewCertificate => self.contact.renew_now.notify_one(),
+            Ask::Unknown => {}
+        }
+        true
+    }
+}
+
+/// Which directives were acted on, and which of them the collector has not been told of.
+#[derive(Debug, Default)]
+struct Memory {
+    seen: VecDeque<String>,
+    untold: Vec<String>,
+}
+
+impl Memory {
+    fn is_new(&mut self, id: &str) -> bool {
+        if !self.untold.iter().any(|told| told == id) {
+            self.untold.push(id.to_owned());
+        }
+        if self.seen.iter().any(|seen| seen == id) {
+            return false;
+        }
+        self.seen.push_back(id.to_owned());
+        if self.seen.len() > REMEMBERED {
+            self.seen.pop_front();
+        }
+        true
+    }
+
+    fn told(&mut self) {
+        self.untold.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directive_delivered_twice_is_acted_on_once_and_told_again() {
+        let mut memory = Memory::default();
+        assert!(memory.is_new("d1"));
+        memory.told();
+        assert!(!memory.is_new("d1"));
+        assert_eq!(memory.untold, ["d1"], "the collector had not taken note, so it is told again");
+        for n in 0..1000 {
+            memory.is_new(&n.to_string());
+            memory.told();
+        }
+        assert_eq!(memory.seen.len(), REMEMBERED);
+    }
+}

@@ -1,0 +1,226 @@
+//! The story of watching: probe and check, judge, spool; publish what is so now; fold samples.
+//!
+//! Measuring and asking run as tasks of their own and hand in what they found; this loop alone judges and spools, so that
+//! changes are told in order. In safe mode the machine is not measured, services still are asked. A change that the spool did
+//! not take is proposed again at the next observation. It must never block on the kernel: what can, runs aside.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use mainstay_shared::check::ServiceState;
+use mainstay_shared::fault::FaultChange;
+use mainstay_shared::record::Payload;
+use mainstay_shared::time_source::TimeSource;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::checks::{Checker, ServiceRound, keep_asking};
+use crate::config::Config;
+use crate::faults::{Detector, Moment};
+use crate::probes::{ClockReference, Fold, Place, Reading, Sampler, current_values};
+use crate::spool::Spool;
+
+/// Samples of so long become one record.
+const FOLD_SPAN: Duration = Duration::from_secs(300);
+/// First checks of all services are spread over so long.
+const SPREAD: Duration = Duration::from_secs(5);
+/// How long the last samples may take to be spooled when the agent stops.
+const LAST_PUSH: Duration = Duration::from_secs(2);
+
+/// What is so now, for the heartbeat.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Current {
+    /// Values by metric name.
+    pub(crate) values: BTreeMap<String, f64>,
+    /// States of the declared services, as far as they were asked.
+    pub(crate) services: BTreeMap<String, ServiceState>,
+}
+
+/// What watching needs.
+pub(crate) struct Watch {
+    /// The checked configuration.
+    pub(crate) config: Arc<Config>,
+    /// Where changes and samples go.
+    pub(crate) spool: Spool,
+    /// The machine's clocks.
+    pub(crate) time: TimeSource,
+    /// Where the current values are published.
+    pub(crate) current: watch::Sender<Current>,
+    /// "Report now": measures and asks at once, and spools the samples so far.
+    pub(crate) nudge: Arc<Notify>,
+    /// The collector's clock, told by whoever hears from it.
+    pub(crate) clock: ClockReference,
+    /// After a crash loop: services only.
+    pub(crate) safe_mode: bool,
+}
+
+/// Watches until `stop` comes true.
+///
+/// # Errors
+/// A task of it crashed; the process must end with a failure.
+pub(crate) async fn run(watch: Watch, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let (nudges, nudged) = tokio::sync::watch::channel(0u64);
+    let (news_sender, mut news) = mpsc::channel(64);
+    let (round_sender, mut rounds) = mpsc::channel(64);
+    let mut tasks = JoinSet::new();
+    if !watch.safe_mode {
+        let place = Place::here(watch.time.clone());
+        let sampler = Sampler::new(watch.config.probes.clone(), watch.clock.clone(), place);
+        tasks.spawn(keep_measuring(sampler, watch.config.probes.interval, news_sender.clone(), nudged.clone()));
+    }
+    start_asking(&watch, &mut tasks, &round_sender, &nudged);
+    let mut story = Story::begin(watch);
+    let mut ticks = tokio::time::interval(story.watch.config.probes.interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            () = story.watch.nudge.notified() => {
+                nudges.send_modify(|count| *count += 1);
+                story.spool_samples().await;
+            }
+            Some(readings) = news.recv() => story.measured(readings).await,
+            Some(round) = rounds.recv() => story.asked(round).await,
+            _ = ticks.tick() => story.catch_up().await,
+            Some(ended) = tasks.join_next() => {
+                ended.context("a task that watches the machine crashed")?;
+                anyhow::bail!("a task that watches the machine ended");
+            }
+        }
+    }
+    tasks.shutdown().await;
+    if tokio::time::timeout(LAST_PUSH, story.spool_samples()).await.is_err() {
+        tracing::warn!("the last samples could not be spooled in time");
+    }
+    Ok(())
+}
+
+fn start_asking(
+    watch: &Watch,
+    tasks: &mut JoinSet<()>,
+    rounds: &mpsc::Sender<ServiceRound>,
+    nudged: &tokio::sync::watch::Receiver<u64>,
+) {
+    let checker = Arc::new(Checker::here(watch.time.clone(), watch.clock.clone()));
+    let services = &watch.config.services;
+    let step = SPREAD / u32::try_from(services.len().max(1)).unwrap_or(u32::MAX);
+    let mut delay = Duration::ZERO;
+    for service in services {
+        tasks.spawn(keep_asking(Arc::clone(&checker), service.clone(), delay, rounds.clone(), nudged.clone()));
+        delay += step;
+    }
+}
+
+async fn keep_measuring(
+    mut sampler: Sampler,
+    interval: Duration,
+    news: mpsc::Sender<Vec<Reading>>,
+    mut nudged: tokio::sync::watch::Receiver<u64>,
+) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            changed = nudged.changed() => if changed.is_err() { return },
+        }
+        if news.send(sampler.round().await).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What the loop knows.
+struct Story {
+    watch: Watch,
+    detector: Detector,
+    fold: Fold,
+    fold_began: Duration,
+    /// Rounds whose changes the spool did not take.
+    untold: BTreeMap<String, ServiceRound>,
+}
+
+impl Story {
+    fn begin(watch: Watch) -> Self {
+        let open = watch.spool.open_episodes().into_iter().map(|open| (open.episode, open.last));
+        let detector = Detector::new(&watch.config, open, watch.safe_mode);
+        let fold_began = watch.time.monotonic();
+        Self { watch, detector, fold: Fold::default(), fold_began, untold: BTreeMap::new() }
+    }
+
+    fn now(&self) -> Moment {
+        Moment { at: self.watch.time.now(), mono: self.watch.time.monotonic() }
+    }
+
+    async fn measured(&mut self, readings: Vec<Reading>) {
+        let now = self.now();
+        self.watch.current.send_modify(|current| current.values = current_values(&readings));
+        self.fold.add(now.at, &readings);
+        let changes = self.detector.observe_readings(now, &readings);
+        self.tell(changes).await;
+        if now.mono.saturating_sub(self.fold_began) >= FOLD_SPAN {
+            self.spool_samples().await;
+        }
+    }
+
+    async fn asked(&mut self, round: ServiceRound) {
+        self.watch.current.send_modify(|current| {
+            current.services.insert(round.service.clone(), round.state);
+        });
+        let changes = self.detector.observe_round(self.now(), &round);
+        if self.tell(changes).await {
+            self.untold.remove(&round.service);
+        } else {
+            self.untold.insert(round.service.clone(), round);
+        }
+    }
+
+    /// What could not be told when it was found, and what was left open by earlier runs.
+    async fn catch_up(&mut self) {
+        for round in std::mem::take(&mut self.untold).into_values() {
+            self.asked(round).await;
+        }
+        let changes = self.detector.observe_orphans(self.now());
+        self.tell(changes).await;
+    }
+
+    /// Spools the changes in order up to the first that is not taken; whether all were.
+    async fn tell(&mut self, changes: Vec<FaultChange>) -> bool {
+        for change in changes {
+            match self.watch.spool.push(Payload::Fault(change.clone())).await {
+                Ok(id) => {
+                    let (component, code, kind) = (&change.key.component, &change.key.code, change.kind.as_str());
+                    tracing::info!(component, code, kind, record = %id, "{}", change.summary);
+                    self.detector.confirm(self.now(), &change, id);
+                }
+                Err(error) => {
+                    let error = format!("{:#}", anyhow::Error::new(error));
+                    tracing::error!(
+                        error,
+                        component = change.key.component,
+                        code = change.key.code,
+                        "a fault could not be spooled; it is tried again"
+                    );
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    async fn spool_samples(&mut self) {
+        self.fold_began = self.watch.time.monotonic();
+        let Some(samples) = self.fold.take(self.watch.time.now()) else { return };
+        if let Err(error) = self.watch.spool.push(Payload::Samples(samples)).await {
+            let error = format!("{:#}", anyhow::Error::new(error));
+            tracing::warn!(error, "five minutes of samples could not be spooled and are lost");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,34 @@
+//! `test`: a marked message through the running agent to the collector and back, shown with its verified receipt.
+
+use std::path::Path;
+
+use super::words::pick;
+use super::{Exit, Failure, Output, say, say_json, socket};
+
+/// Sends a test message.
+///
+/// # Errors
+/// [`Exit::Unavailable`] when no agent runs, [`Exit::TryLater`] when no receipt came in time: the message waits in the spool.
+pub(crate) async fn test(state_dir: &Path, note: String, output: Output) -> Result<(), Failure> {
+    let answer = socket::ask_test(state_dir, note).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            Failure::new(Exit::NotAllowed, anyhow::anyhow!("run as root or as the agent's user"))
+        }
+        _ => Failure::new(Exit::Unavailable, anyhow::Error::new(error).context("the agent does not run or does not answer")),
+    })?;
+    if output.json {
+        say_json(&answer)?;
+    }
+    let Some((receipt, received_at)) = &answer.receipt else {
+        let why = answer.trouble.unwrap_or_else(|| "the collector has not answered yet".into());
+        let error = anyhow::anyhow!("test message {}: accepted, no receipt yet ({why}); it waits in the spool", answer.mark);
+        return Err(Failure::new(Exit::TryLater, error));
+    };
+    if !output.json {
+        say(format_args!("{} {}", pick(output.lang, "测试消息", "test message"), answer.mark));
+        say(format_args!("{} {}", pick(output.lang, "记录", "record"), answer.record));
+        say(format_args!("{} {received_at}", pick(output.lang, "服务中心收到时间", "received by the collector at")));
+        say(format_args!("{} {}", pick(output.lang, "回执签名（已验证）", "receipt signature (verified)"), receipt.signature));
+    }
+    Ok(())
+}

@@ -1,0 +1,284 @@
+//! `status`: who this is, when the collector was last reached, what waits, how the services are, how long the certificate lasts.
+//!
+//! A running agent is asked; without one the files are read, so that the command always says something. Colour and alignment on
+//! a terminal, plain lines in a pipe, JSON on request.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use mainstay_shared::check::ServiceState;
+use mainstay_shared::time_source::{TimeSource, UnixMs};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::words::{Lang, pick, state_word};
+use super::{Exit, Failure, Output, say, say_json, socket};
+use crate::config::Config;
+use crate::flow::contact::{Contact, ContactFacts};
+use crate::flow::watch::Current;
+use crate::spool::{self, Limits, Spool, Stats};
+use crate::uplink::{Identity, Uplink, Validity};
+
+/// Contact older than this is trouble: the long poll is renewed every minute.
+const CONTACT_IS_OLD_MS: i64 = 300_000;
+const DAY_MS: i64 = 86_400_000;
+
+/// What the running agent can tell.
+#[derive(Clone)]
+pub(crate) struct Facts {
+    /// Records waiting, losses, epoch.
+    pub(crate) spool: Spool,
+    /// Last contact.
+    pub(crate) contact: Contact,
+    /// Identity and certificate.
+    pub(crate) uplink: Arc<Uplink>,
+    /// Service states.
+    pub(crate) current: watch::Receiver<Current>,
+    /// Declared services.
+    pub(crate) declared: Vec<String>,
+    /// The machine's clocks.
+    pub(crate) time: TimeSource,
+    /// When the agent started.
+    pub(crate) started_at: UnixMs,
+    /// Whether it runs in safe mode.
+    pub(crate) safe_mode: bool,
+}
+
+/// A status as it is told and printed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StatusReport {
+    running: bool,
+    enrolled: bool,
+    appliance: Option<String>,
+    addresses: Vec<String>,
+    agent_version: String,
+    now: UnixMs,
+    started_at: Option<UnixMs>,
+    epoch: Option<String>,
+    safe_mode: bool,
+    contact: ContactFacts,
+    certificate_not_after: Option<UnixMs>,
+    certificate_days_left: Option<i64>,
+    spool: Stats,
+    /// How long the present disk operation has been under way, if over a second.
+    spool_busy_ms: Option<u64>,
+    spool_error: Option<String>,
+    open_faults: Vec<OpenFault>,
+    services: BTreeMap<String, ServiceStatus>,
+    /// No service is declared: an interruption of business can't be told from a general fault.
+    severity_blind: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ServiceStatus {
+    /// None until it was asked for the first time.
+    state: Option<ServiceState>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OpenFault {
+    component: String,
+    code: String,
+    summary: String,
+    since: UnixMs,
+}
+
+impl From<spool::OpenEpisode> for OpenFault {
+    fn from(open: spool::OpenEpisode) -> Self {
+        let last = open.last;
+        Self { component: last.key.component, code: last.key.code, summary: last.summary, since: last.at }
+    }
+}
+
+impl Facts {
+    /// The status now.
+    pub(super) fn report(&self) -> StatusReport {
+        let identity = self.uplink.identity();
+        let current = self.current.borrow();
+        let busy_ms = self.spool.busy_for().map(|busy| u64::try_from(busy.as_millis()).unwrap_or(u64::MAX));
+        StatusReport {
+            running: true,
+            started_at: Some(self.started_at),
+            epoch: Some(self.spool.epoch().to_string()),
+            safe_mode: self.safe_mode,
+            contact: self.contact.facts(),
+            spool: self.spool.stats(),
+            spool_busy_ms: busy_ms.filter(|busy| *busy >= 1000),
+            spool_error: self.spool.last_error(),
+            open_faults: self.spool.open_episodes().into_iter().map(OpenFault::from).collect(),
+            services: self
+                .declared
+                .iter()
+                .map(|name| (name.clone(), ServiceStatus { state: current.services.get(name).copied() }))
+                .collect(),
+            severity_blind: self.declared.is_empty(),
+            ..StatusReport::of_files(Some(&identity), self.time.now())
+        }
+    }
+}
+
+impl StatusReport {
+    fn of_files(identity: Option<&Identity>, now: UnixMs) -> Self {
+        let validity: Option<Validity> = identity.map(Identity::validity);
+        Self {
+            running: false,
+            enrolled: identity.is_some(),
+            appliance: identity.map(|i| i.appliance.to_string()),
+            addresses: identity.map(|i| i.addresses.clone()).unwrap_or_default(),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            now,
+            started_at: None,
+            epoch: None,
+            safe_mode: false,
+            contact: ContactFacts::default(),
+            certificate_not_after: validity.map(|v| v.not_after),
+            certificate_days_left: validity.map(|v| v.not_after.since_ms(now).div_euclid(DAY_MS)),
+            spool: Stats::default(),
+            spool_busy_ms: None,
+            spool_error: None,
+            open_faults: Vec::new(),
+            services: BTreeMap::new(),
+            severity_blind: false,
+        }
+    }
+
+    fn contact_is_old(&self) -> bool {
+        self.contact.last_contact_at.is_none_or(|at| self.now.since_ms(at) > CONTACT_IS_OLD_MS)
+    }
+}
+
+/// Prints the status.
+///
+/// # Errors
+/// [`Exit::NotAllowed`] when not enrolled or not readable, [`Exit::Unavailable`] when no agent runs or it has no contact.
+pub(crate) async fn status(config: &Config, time: &TimeSource, output: Output) -> Result<(), Failure> {
+    let report = match socket::ask_status(&config.state_dir).await {
+        Ok(report) => report,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Err(Failure::new(Exit::NotAllowed, anyhow::anyhow!("run as root or as the agent's user")));
+        }
+        Err(_) => of_stopped_agent(config, time)?,
+    };
+    if output.json {
+        say_json(&report)?;
+    } else {
+        print(&report, output.lang);
+    }
+    match (&report.running, report.contact_is_old()) {
+        (true, false) => Ok(()),
+        (true, true) => {
+            Err(Failure::new(Exit::Unavailable, anyhow::anyhow!("the collector has not answered for more than five minutes")))
+        }
+        (false, _) => Err(Failure::new(Exit::Unavailable, anyhow::anyhow!("the agent does not run"))),
+    }
+}
+
+fn of_stopped_agent(config: &Config, time: &TimeSource) -> Result<StatusReport, Failure> {
+    let identity = Identity::load(&config.state_dir)?;
+    let found = inspect(&config.state_dir, config.spool_max_bytes);
+    let mut report = StatusReport::of_files(Some(&identity), time.now());
+    if let Some(found) = found {
+        report.spool = Stats {
+            fault_records: found.fault_records as u64,
+            sample_records: found.sample_records as u64,
+            bytes: found.bytes,
+            max_bytes: config.spool_max_bytes,
+            counters: found.counters,
+        };
+        report.open_faults = found.open.into_iter().map(OpenFault::from).collect();
+    }
+    report.services = config.services.iter().map(|s| (s.name.clone(), ServiceStatus { state: None })).collect();
+    report.severity_blind = config.services.is_empty();
+    Ok(report)
+}
+
+fn inspect(state_dir: &Path, max_bytes: u64) -> Option<spool::Inspection> {
+    spool::inspect(&state_dir.join("spool"), Limits { max_bytes }).ok()
+}
+
+fn print(report: &StatusReport, lang: Lang) {
+    let terminal = std::io::stdout().is_terminal();
+    let paint = |colour: &str, text: &str| if terminal { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() };
+    let good_or_bad = |good: bool, text: &str| paint(if good { "32" } else { "31" }, text);
+    let line = |zh: &str, en: &str, value: String| {
+        let label = pick(lang, zh, en);
+        // A Chinese character takes two columns of a terminal.
+        let columns: usize = label.chars().map(|c| if c.is_ascii() { 1 } else { 2 }).sum();
+        say(format_args!("{label}{}{value}", " ".repeat(18usize.saturating_sub(columns).max(1))));
+    };
+    let running = if report.running { pick(lang, "运行中", "running") } else { pick(lang, "未运行", "not running") };
+    let safe = if report.safe_mode { pick(lang, "（安全模式）", " (safe mode)") } else { "" };
+    line(
+        "代理程序",
+        "agent",
+        format!("{} {}", good_or_bad(report.running && !report.safe_mode, &format!("{running}{safe}")), report.agent_version),
+    );
+    line("设备标识", "appliance", report.appliance.clone().unwrap_or_default());
+    line("服务中心", "collector", report.addresses.join(" "));
+    if report.running {
+        let at = report.contact.last_contact_at.map_or(pick(lang, "尚未", "not yet").to_owned(), |at| at.to_string());
+        line("最近联系", "last contact", good_or_bad(!report.contact_is_old(), &at));
+    }
+    if let Some(trouble) = &report.contact.trouble {
+        line("联系故障", "trouble", paint("31", trouble));
+    }
+    if report.contact.held {
+        line(
+            "已挂起",
+            "held",
+            paint(
+                "31",
+                pick(lang, "服务中心认为这是克隆或回滚的快照", "the collector takes this for a clone or a restored snapshot"),
+            ),
+        );
+    }
+    if report.contact.renewal_waits {
+        line("证书续期", "renewal", paint("33", pick(lang, "等待运维人员批准", "waits for an operator")));
+    }
+    if let Some(days) = report.certificate_days_left {
+        let text = format!("{days} {}", pick(lang, "天后到期", "days left"));
+        line("证书", "certificate", good_or_bad(days > 14, &text));
+    }
+    let spool = &report.spool;
+    let waiting = format!(
+        "{} {} + {} {} ({} KiB / {} KiB)",
+        spool.fault_records,
+        pick(lang, "条故障", "fault"),
+        spool.sample_records,
+        pick(lang, "条采样", "sample"),
+        spool.bytes / 1024,
+        spool.max_bytes / 1024
+    );
+    line("待发记录", "backlog", waiting);
+    if let Some(error) = &report.spool_error {
+        line("队列故障", "spool trouble", paint("31", error));
+    }
+    if let Some(busy_ms) = report.spool_busy_ms {
+        line("磁盘停顿", "disk hangs", paint("31", &format!("{busy_ms} ms")));
+    }
+    print_services(report, lang, &line, &good_or_bad);
+}
+
+fn print_services(
+    report: &StatusReport,
+    lang: Lang,
+    line: &dyn Fn(&str, &str, String),
+    good_or_bad: &dyn Fn(bool, &str) -> String,
+) {
+    for (name, ServiceStatus { state }) in &report.services {
+        let (good, word) = match state {
+            Some(state) => (*state == ServiceState::Up, state_word(lang, *state)),
+            None => (report.running, pick(lang, "尚未检查", "not asked yet")),
+        };
+        line("业务服务", "service", format!("{} {name}", good_or_bad(good, word)));
+    }
+    if report.severity_blind {
+        let text = pick(lang, "未声明业务服务：无法判断业务是否中断", "severity blind: no business service is declared");
+        line("故障级别", "severity", good_or_bad(false, text));
+    }
+    for fault in &report.open_faults {
+        line("未恢复故障", "open fault", format!("{} {} {}", good_or_bad(false, &fault.code), fault.component, fault.summary));
+    }
+}

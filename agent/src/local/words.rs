@@ -1,0 +1,84 @@
+//! The two languages of the command line. The words for faults, severity and services are those of the commitments.
+//!
+//! `--lang` decides, else `LC_ALL`, `LC_MESSAGES`, `LANG`; what is not Chinese is English.
+
+use mainstay_shared::check::ServiceState;
+
+/// A language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lang {
+    /// 简体中文.
+    Zh,
+    /// English.
+    En,
+}
+
+impl Lang {
+    /// The language that `name` (`zh`, `zh_CN.UTF-8`, `en`, ...) stands for.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        match name.get(..2)? {
+            "zh" => Some(Self::Zh),
+            "en" => Some(Self::En),
+            _ => None,
+        }
+    }
+
+    /// By the environment.
+    pub(crate) fn from_environment() -> Self {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let named = set("LC_ALL").or_else(|| set("LC_MESSAGES")).or_else(|| set("LANG"));
+        named.and_then(|name| Self::from_name(&name)).unwrap_or(Self::En)
+    }
+}
+
+/// The text in `lang`.
+pub(crate) fn pick<'a>(lang: Lang, zh: &'a str, en: &'a str) -> &'a str {
+    match lang {
+        Lang::Zh => zh,
+        Lang::En => en,
+    }
+}
+
+/// A service's state.
+pub(super) fn state_word(lang: Lang, state: ServiceState) -> &'static str {
+    match state {
+        ServiceState::Up => pick(lang, "正常", "up"),
+        ServiceState::Degraded => pick(lang, "性能下降", "degraded"),
+        ServiceState::Unknown => pick(lang, "无法判断", "unknown"),
+        ServiceState::Down => pick(lang, "中断", "down"),
+    }
+}
+
+/// `help`, by language.
+pub(crate) const HELP: (&str, &str) = (
+    "\
+mainstay-agent：监测本设备及其业务服务，经 HTTPS 向服务中心上报故障
+
+用法：mainstay-agent [--config 文件] [--lang zh|en] [--json] 命令
+
+  enroll [--join-file 文件] [--again]   用接入串登记本设备（默认从标准输入读取）
+  run                                   运行（由 systemd 启动）
+  status                                身份、最近联系、待发记录、业务服务、证书
+  test [--note 文字]                    发送一条测试消息，显示经过验证的回执
+  check-config                          检查配置
+  spool check|dump|repair               检查、列出、修复待发队列
+  version                               版本
+  help                                  本说明
+
+退出码：0 完成；64 用法或配置错误；65 数据损坏；69 无应答；70 内部错误；75 稍后再试；77 不允许或未登记",
+    "\
+mainstay-agent: watches this appliance and its business services, reports faults outward over HTTPS
+
+Usage: mainstay-agent [--config FILE] [--lang zh|en] [--json] COMMAND
+
+  enroll [--join-file FILE] [--again]   enrol this appliance with a join string (default: read from standard input)
+  run                                   run (started by systemd)
+  status                                identity, last contact, backlog, business services, certificate
+  test [--note TEXT]                    send a test message, show its verified receipt
+  check-config                          check the configuration
+  spool check|dump|repair               check, list or repair the queue of records to be sent
+  version                               the version
+  help                                  this text
+
+Exit codes: 0 done; 64 usage or configuration; 65 damaged data; 69 no answer; 70 internal; 75 try later; 77 not allowed or not enrolled",
+);

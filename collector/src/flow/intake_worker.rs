@@ -1,0 +1,340 @@
+//! Group commit: the messages of a node queue up, one worker takes what waits and commits it in one transaction, then each is
+//! answered. A message that makes its batch fail is found by trying each alone: it harms none but itself.
+//!
+//! Reports of one appliance keep their order. Nothing is answered before the commit (R28).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use mainstay_shared::directive::Directive;
+use mainstay_shared::heartbeat::PollRequest;
+use mainstay_shared::ids::CollectorEpoch;
+use mainstay_shared::report::ReportRequest;
+use mainstay_shared::time_source::UnixMs;
+use tokio::sync::{mpsc, oneshot};
+
+use super::World;
+use super::heartbeat_arrives::heartbeat_arrives;
+use super::report_arrives::{Outcome, Taking, report_arrives};
+use crate::appliances::clone::StaleReason;
+use crate::appliances::links::LinkKey;
+use crate::appliances::{Identity, directives, links};
+use crate::audit;
+use crate::db::{Conn, Turn, mark_change, transact};
+use crate::intake::counts::Counts;
+use crate::intake::store as records;
+
+/// Messages that may wait for the worker; more are told to come later.
+const QUEUE: usize = 4096;
+/// Messages committed together.
+const BATCH: usize = 256;
+
+/// Ended epochs that speak are counted this long after the last.
+const LATELY: Duration = Duration::from_secs(3600);
+
+/// What an agent sent.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Spooled records.
+    Report(ReportRequest),
+    /// The request of a long poll.
+    Heartbeat(PollRequest),
+}
+
+/// What became of a message, committed.
+#[derive(Debug, Clone)]
+pub(crate) enum Answer {
+    /// A report, with the head of its tenant's audit chain at commit.
+    Report(Outcome, (i64, String)),
+    /// A heartbeat, with what is asked of the appliance now.
+    Heartbeat(Vec<Directive>),
+    /// The appliance is gone.
+    Gone,
+}
+
+/// Why a message was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotTaken {
+    /// Too many wait already, or the collector stops.
+    #[error("intake is full or stopping")]
+    Busy,
+    /// The database could not commit it now.
+    #[error("intake could not commit it")]
+    Failed,
+    /// The database refuses what it says, alone and at every try: the agent is to find the record and set it aside.
+    #[error("intake can never commit it")]
+    Poison,
+}
+
+/// The way to the worker; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Intake {
+    queue: mpsc::Sender<Job>,
+    pub(crate) counts: Counts,
+    /// Which life of the database this is.
+    pub(crate) collector_epoch: CollectorEpoch,
+}
+
+#[derive(Debug)]
+struct Job {
+    who: Identity,
+    received_at: UnixMs,
+    message: Message,
+    answer: oneshot::Sender<Result<Answer, NotTaken>>,
+}
+
+/// The worker's end.
+pub(crate) struct Worker {
+    world: World,
+    queue: mpsc::Receiver<Job>,
+    counts: Counts,
+    ended_epochs: EndedEpochs,
+}
+
+/// How often, and when last, an ended epoch of an appliance spoke to this node; a restart of the collector forgets it.
+#[derive(Debug, Default)]
+struct EndedEpochs(HashMap<LinkKey, (u32, Duration)>);
+
+impl EndedEpochs {
+    fn lately(&self) -> HashMap<LinkKey, u32> {
+        self.0.iter().map(|(key, (count, _))| (key.clone(), *count)).collect()
+    }
+
+    fn note(&mut self, key: LinkKey, now: Duration) {
+        let entry = self.0.entry(key).or_default();
+        *entry = (entry.0.saturating_add(1), now);
+    }
+
+    fn forget_old(&mut self, now: Duration) {
+        self.0.retain(|_, (_, last)| now.saturating_sub(*last) < LATELY);
+    }
+}
+
+/// Makes the way to intake and its worker.
+///
+/// # Errors
+/// If the database was never initialised.
+pub(crate) async fn open(world: &World) -> anyhow::Result<(Intake, Worker)> {
+    let mut conn = world.db.read().await?;
+    let epoch: Option<String> = sqlx::query_scalar("SELECT epoch FROM collector").fetch_optional(&mut *conn).await?;
+    let epoch = epoch.context("the database was never initialised: run `mainstay-collector init` first")?;
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let counts = Counts::default();
+    let intake = Intake { queue: sender, counts: counts.clone(), collector_epoch: epoch.parse()? };
+    Ok((intake, Worker { world: world.clone(), queue: receiver, counts, ended_epochs: EndedEpochs::default() }))
+}
+
+impl Intake {
+    /// Hands a message over and waits until it is committed.
+    ///
+    /// # Errors
+    /// [`NotTaken`]: the agent keeps it and comes again.
+    pub(crate) async fn take(&self, who: Identity, received_at: UnixMs, message: Message) -> Result<Answer, NotTaken> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.try_send(Job { who, received_at, message, answer }).map_err(|_| NotTaken::Busy)?;
+        answered.await.map_err(|_| NotTaken::Busy)?
+    }
+}
+
+impl Worker {
+    /// Works until every sender is gone.
+    ///
+    /// # Errors
+    /// Never; a batch that fails is answered so.
+    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            self.counts.busy_since_ms.store(u64::MAX, Ordering::Relaxed);
+            if self.queue.recv_many(&mut batch, BATCH).await == 0 {
+                return Ok(());
+            }
+            self.counts.busy_since_ms.store(self.monotonic_ms(), Ordering::Relaxed);
+            self.work(std::mem::take(&mut batch)).await;
+        }
+    }
+
+    async fn work(&mut self, batch: Vec<Job>) {
+        let begun = self.world.time.monotonic();
+        self.ended_epochs.forget_old(begun);
+        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+        self.counts.batch_size.observe(batch.len() as f64);
+        match commit(&self.world, &self.ended_epochs, &batch).await {
+            Ok(answers) => batch.into_iter().zip(answers).for_each(|(job, answer)| self.answer(job, Ok(answer))),
+            Err(error) if batch.len() == 1 => self.refuse(batch, &error),
+            Err(error) => {
+                tracing::warn!(error = %format!("{error:#}"), count = batch.len(), "a batch failed: trying each message alone");
+                for job in batch {
+                    let alone = vec![job];
+                    match commit(&self.world, &self.ended_epochs, &alone).await {
+                        Ok(answers) => alone.into_iter().zip(answers).for_each(|(job, answer)| self.answer(job, Ok(answer))),
+                        Err(error) => self.refuse(alone, &error),
+                    }
+                }
+            }
+        }
+        self.counts.batch_seconds.observe((self.world.time.monotonic().saturating_sub(begun)).as_secs_f64());
+    }
+
+    fn refuse(&mut self, batch: Vec<Job>, error: &anyhow::Error) {
+        for job in batch {
+            tracing::error!(appliance = %job.who.appliance_id, error = %format!("{error:#}"), "a message could not be taken");
+            self.counts.refused.get_or_create(&[("why", "failed")]).inc();
+            self.answer(job, Err(if is_poison(error) { NotTaken::Poison } else { NotTaken::Failed }));
+        }
+    }
+
+    fn answer(&mut self, job: Job, answer: Result<Answer, NotTaken>) {
+        if let Ok(answer) = &answer {
+            self.count(answer);
+            let ended = match answer {
+                Answer::Report(Outcome::Stale(StaleReason::Epoch), _) => true,
+                Answer::Report(Outcome::Taken(taken), _) => taken.ended_epoch,
+                _ => false,
+            };
+            if ended {
+                self.ended_epochs.note(links::key(&job.who), self.world.time.monotonic());
+            }
+        }
+        if job.answer.send(answer).is_err() {
+            tracing::debug!(appliance = %job.who.appliance_id, "the agent did not wait for its answer; it will ask again");
+        }
+    }
+
+    fn count(&self, answer: &Answer) {
+        let counts = &self.counts;
+        match answer {
+            Answer::Report(Outcome::Taken(taken), _) => {
+                counts.messages.get_or_create(&[("kind", "report")]).inc();
+                for (index, lane) in ["fault", "sample"].into_iter().enumerate() {
+                    counts.records.get_or_create(&[("lane", lane)]).inc_by(taken.new_records[index]);
+                    counts.lost.get_or_create(&[("lane", lane)]).inc_by(taken.lost[index]);
+                }
+                counts.replays.inc_by(taken.replays);
+                counts.refused.get_or_create(&[("why", "record")]).inc_by(taken.refused.len() as u64);
+                counts.holds.inc_by(u64::from(taken.newly_held));
+            }
+            Answer::Report(Outcome::Stale(_), _) => drop(counts.refused.get_or_create(&[("why", "stale")]).inc()),
+            Answer::Heartbeat(_) => drop(counts.messages.get_or_create(&[("kind", "poll")]).inc()),
+            Answer::Report(Outcome::Gone, _) | Answer::Gone => {}
+        }
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        u64::try_from(self.world.time.monotonic().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+}
+
+/// Whether the values themselves were refused (a broken constraint, SQLSTATE class 22), rather than the moment.
+fn is_poison(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<sqlx::Error>()).any(|cause| match cause {
+        sqlx::Error::Database(refused) => {
+            !matches!(refused.kind(), sqlx::error::ErrorKind::Other)
+                || refused.code().is_some_and(|code| code.len() == 5 && code.starts_with("22"))
+        }
+        _ => false,
+    })
+}
+
+async fn commit(world: &World, ended_epochs: &EndedEpochs, batch: &[Job]) -> anyhow::Result<Vec<Answer>> {
+    let ended_epochs = ended_epochs.lately();
+    let (answers, changed) = transact!(world.db, Turn::Intake, |tx| { take_batch(tx, world, &ended_epochs, batch).await });
+    if changed {
+        world.look_now.notify_one();
+    }
+    Ok(answers)
+}
+
+async fn take_batch(
+    tx: &mut Conn,
+    world: &World,
+    ended_epochs: &HashMap<LinkKey, u32>,
+    batch: &[Job],
+) -> anyhow::Result<(Vec<Answer>, bool)> {
+    let keys: Vec<_> = batch.iter().map(|job| links::key(&job.who)).collect::<HashSet<_>>().into_iter().collect();
+    let links = links::load(tx, &keys).await?;
+    let marks = records::load_marks(tx, &runs_of(batch)).await?;
+    let before = (links.clone(), marks.clone());
+    let config = Arc::clone(&world.config);
+    let mut taking = Taking {
+        tx,
+        config: &config,
+        rng: &world.rng,
+        links,
+        marks,
+        samples: Vec::new(),
+        losses: Vec::new(),
+        ended_epochs,
+        changed: false,
+    };
+    let mut answers = Vec::with_capacity(batch.len());
+    for job in batch {
+        answers.push(match &job.message {
+            Message::Report(request) => {
+                Answer::Report(report_arrives(&mut taking, &job.who, job.received_at, request).await?, (0, String::new()))
+            }
+            Message::Heartbeat(request) => {
+                if heartbeat_arrives(&mut taking, &job.who, job.received_at, request).await? {
+                    Answer::Heartbeat(Vec::new())
+                } else {
+                    Answer::Gone
+                }
+            }
+        });
+    }
+    let Taking { tx, links, marks, samples, losses, changed, .. } = taking;
+    links::save(tx, links.iter().filter(|(key, now)| before.0.get(*key) != Some(*now)).map(|(key, now)| (key, &now.link)))
+        .await?;
+    records::save_marks(tx, marks.iter().filter(|(key, seq)| before.1.get(*key) != Some(*seq)).map(|(key, seq)| (key, *seq)))
+        .await?;
+    records::add_samples(tx, &samples).await?;
+    records::add_losses(tx, &losses, world.time.now()).await?;
+    complete(tx, world, batch, &mut answers).await?;
+    if changed {
+        mark_change(tx).await?;
+    }
+    Ok((answers, changed))
+}
+
+/// Adds to the answers what is read once for the whole batch: open directives, heads of audit chains.
+async fn complete(tx: &mut Conn, world: &World, batch: &[Job], answers: &mut [Answer]) -> anyhow::Result<()> {
+    let polling: Vec<_> = batch
+        .iter()
+        .filter(|job| matches!(job.message, Message::Heartbeat(_)))
+        .map(|job| links::key(&job.who))
+        .collect::<HashSet<_>>()
+        .into_iter()
+        .collect();
+    let open = directives::open_of(tx, &polling, world.time.now()).await?;
+    let mut heads: HashMap<&str, (i64, String)> = HashMap::new();
+    for (job, answer) in batch.iter().zip(answers) {
+        match answer {
+            Answer::Heartbeat(directives) => *directives = open.get(&links::key(&job.who)).cloned().unwrap_or_default(),
+            Answer::Report(Outcome::Taken(taken), head) if !taken.receipted.is_empty() => {
+                let tenant = job.who.tenant_id.as_str();
+                if !heads.contains_key(tenant) {
+                    heads.insert(tenant, audit::head(tx, tenant).await?);
+                }
+                if let Some(found) = heads.get(tenant) {
+                    head.clone_from(found);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The runs whose watermarks a batch needs: of its senders' epochs and of every record's.
+fn runs_of(batch: &[Job]) -> Vec<Vec<String>> {
+    let mut runs = HashSet::new();
+    for job in batch {
+        let Message::Report(request) = &job.message else { continue };
+        for epoch in request.records.iter().map(|record| &record.id.epoch).chain([&request.epoch]) {
+            runs.insert(vec![job.who.tenant_id.clone(), job.who.appliance_id.to_string(), epoch.to_string()]);
+        }
+    }
+    runs.into_iter().collect()
+}

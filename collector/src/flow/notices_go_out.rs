@@ -1,0 +1,85 @@
+//! Notices go out: due rows are claimed, handed to the mail server aside of any transaction, and settled by its answer.
+//!
+//! It runs when something changed and on a period. What is cut off here is sent again after its lease, with the same
+//! Message-ID; "sent" is stored on acknowledgement only (R32).
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::World;
+use crate::db::{Turn, transact};
+use crate::lifecycle::{Lifecycle, Stop};
+use crate::notices::mail::Way;
+use crate::notices::outbox::{self, Notice, Settled};
+
+/// How often the outbox is looked at when nothing seems to have changed.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// How many mails are under way at once.
+const BATCH: i64 = 8;
+
+/// Starts the story, if there is a way out for mail.
+///
+/// # Errors
+/// If a file that the settings name can't be used.
+pub(crate) fn run(world: &World, lifecycle: &Lifecycle) -> anyhow::Result<()> {
+    let Some(mail) = &world.config.mail else {
+        tracing::warn!("no [mail] in the settings: notices wait");
+        return Ok(());
+    };
+    let (way, world, stop) = (Way::open(mail)?, world.clone(), lifecycle.stop());
+    lifecycle.spawn("notices go out", async move {
+        let mut changes = world.changes.clone();
+        while !stop.is_stopping() {
+            if let Err(error) = once(&world, &way, &stop).await {
+                tracing::warn!(error = %format!("{error:#}"), "notices wait for the next turn");
+            }
+            tokio::select! {
+                () = stop.stopping() => {}
+                // Its sender lives as long as the process; without it the period alone drives.
+                Ok(()) = changes.changed() => {}
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+        }
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Sends what is due until nothing is, or the soft stop comes. Answers how many were acknowledged.
+pub(crate) async fn once(world: &World, way: &Way, stop: &Stop) -> anyhow::Result<usize> {
+    let mut sent = 0;
+    while !stop.is_stopping() {
+        let claimed = claim(world).await?;
+        if claimed.is_empty() {
+            break;
+        }
+        for settled in join_all(claimed.iter().map(|notice| send(world, way, notice))).await {
+            sent += usize::from(settled? == Settled::Sent);
+        }
+    }
+    Ok(sent)
+}
+
+async fn claim(world: &World) -> anyhow::Result<Vec<Notice>> {
+    let due: Option<i64> = sqlx::query_scalar("SELECT MIN(next_try_at) FROM outbox WHERE next_try_at IS NOT NULL")
+        .fetch_one(&mut *world.db.read().await?)
+        .await?;
+    let now = world.time.now();
+    if due.is_none_or(|due| due > now.0) {
+        return Ok(Vec::new());
+    }
+    Ok(transact!(world.db, Turn::Intake, |tx| { Ok(outbox::claim(tx, now, BATCH).await?) }))
+}
+
+async fn send(world: &World, way: &Way, notice: &Notice) -> anyhow::Result<Settled> {
+    let outcome = way.send(notice).await;
+    let now = world.time.now();
+    let settled = transact!(world.db, Turn::Intake, |tx| { outbox::settle(tx, now, notice, &outcome).await });
+    tracing::info!(notice = %notice.notice_id, kind = %notice.kind, subject = %notice.subject_id, tries = notice.tries, ?outcome, ?settled, "notice");
+    Ok(settled)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,370 @@
+//! A report arrives: its records become faults, samples, declared services, losses; its link moves on; a copy is held.
+//!
+//! Runs inside the transaction of a batch (`intake_worker`). Nothing is answered from here: what is returned is told to the agent
+//! after commit only (R28). A report is refused whole only when it is stale; single records are refused one by one.
+
+use std::collections::HashMap;
+
+use mainstay_shared::ids::{Lane, Nonce, RecordId};
+use mainstay_shared::record::{Gap, Goodbye, Payload, Record, Started};
+use mainstay_shared::report::{RefusedRecord, ReportRequest};
+use mainstay_shared::time_source::UnixMs;
+use ring::rand::SystemRandom;
+
+use super::collector_faults;
+use super::faults_arrive::{ArrivedChange, ArrivedFrom, faults_arrive};
+use crate::appliances::clone::{HoldReason, NonceVerdict, Remembered, Said, StaleReason, judge};
+use crate::appliances::links::{Link, LinkKey, LoadedLink};
+use crate::appliances::{ApplianceEvent, ApplianceState, Identity, store, subject};
+use crate::audit;
+use crate::config::Config;
+use crate::db::Conn;
+use crate::intake::rules::{self, Frame, Place};
+use crate::intake::{LaneKey, Loss, StoredSamples, store as records};
+
+/// The code of the fault that a copy raises, on the component `agent`.
+pub(crate) const CODE_IDENTITY_CLONED: &str = "identity_cloned";
+
+/// A batch being taken: what was loaded for all its messages, and what will be written for all of them at its end.
+pub(crate) struct Taking<'t> {
+    pub(crate) tx: &'t mut Conn,
+    pub(crate) config: &'t Config,
+    pub(crate) rng: &'t SystemRandom,
+    pub(crate) links: HashMap<LinkKey, LoadedLink>,
+    pub(crate) marks: HashMap<LaneKey, u64>,
+    pub(crate) samples: Vec<(LinkKey, StoredSamples)>,
+    pub(crate) losses: Vec<Loss>,
+    /// How often an ended epoch of an appliance has spoken lately.
+    pub(crate) ended_epochs: &'t HashMap<LinkKey, u32>,
+    /// Something that a page shows has changed.
+    pub(crate) changed: bool,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone)]
+pub(crate) enum Outcome {
+    /// It was taken.
+    Taken(Box<Taken>),
+    /// A newer one came before it: nothing was processed.
+    Stale(StaleReason),
+    /// Its appliance is gone.
+    Gone,
+}
+
+/// A taken report.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Taken {
+    pub(crate) acks: Vec<RecordId>,
+    pub(crate) nonce: Option<Nonce>,
+    pub(crate) refused: Vec<RefusedRecord>,
+    /// Fault-lane records that the receipt names, with their hashes; replays among them.
+    pub(crate) receipted: Vec<(RecordId, String)>,
+    pub(crate) held: bool,
+    /// New records by lane, for the counters: fault, sample.
+    pub(crate) new_records: [u64; 2],
+    pub(crate) replays: u64,
+    /// Records lost by lane: fault, sample.
+    pub(crate) lost: [u64; 2],
+    /// Another run of the agent had spoken in between: two machines take turns.
+    pub(crate) ended_epoch: bool,
+    /// The appliance was held by this report.
+    pub(crate) newly_held: bool,
+}
+
+/// Takes one report of a batch.
+pub(crate) async fn report_arrives(
+    taking: &mut Taking<'_>,
+    who: &Identity,
+    received_at: UnixMs,
+    request: &ReportRequest,
+) -> anyhow::Result<Outcome> {
+    let key = (who.tenant_id.clone(), who.appliance_id.to_string());
+    let Some(loaded) = taking.links.get(&key) else { return Ok(Outcome::Gone) };
+    let epoch_known = Lane::ALL.into_iter().any(|lane| taking.marks.contains_key(&lane_key(&key, &request.epoch, lane)));
+    let ended_epochs = taking.ended_epochs.get(&key).copied().unwrap_or_default();
+    let verdict = verdict_on(&loaded.link, request, epoch_known, ended_epochs);
+    if let NonceVerdict::Stale(reason) = verdict {
+        return Ok(Outcome::Stale(reason));
+    }
+    let mut story = Story {
+        from: ArrivedFrom { tenant_id: key.0.clone(), appliance_id: key.1.clone(), site_id: who.site_id.clone() },
+        frame: Frame { received_at, epoch: request.epoch.clone(), sent_mono_ms: request.sent_mono_ms },
+        key,
+        taken: Taken::default(),
+        changes: Vec::new(),
+        goodbye: false,
+    };
+    if let NonceVerdict::Copy(reason) = verdict {
+        story.taken.ended_epoch = reason == HoldReason::TwoRuns;
+        story.hold(taking, reason).await?;
+    }
+    story.take_records(taking, request).await?;
+    if !story.changes.is_empty() {
+        let changes = std::mem::take(&mut story.changes);
+        faults_arrive(taking.tx, taking.config, received_at, &story.from, changes).await?;
+        taking.changed = true;
+    }
+    story.move_link(taking, request, verdict).await?;
+    Ok(Outcome::Taken(Box::new(story.taken)))
+}
+
+fn verdict_on(link: &Link, request: &ReportRequest, epoch_known: bool, ended_epochs: u32) -> NonceVerdict {
+    let remembered =
+        Remembered { epoch: &link.epoch, attempt: link.attempt, nonce: &link.nonce, nonce_before: &link.nonce_before };
+    let said = Said {
+        epoch: request.epoch.as_str(),
+        attempt: i64::try_from(request.attempt).unwrap_or(i64::MAX),
+        echo: request.nonce_echo.as_ref().map(Nonce::as_str),
+        epoch_known,
+        ended_epochs,
+    };
+    judge(remembered, said)
+}
+
+fn lane_key((tenant_id, appliance_id): &LinkKey, epoch: &mainstay_shared::ids::Epoch, lane: Lane) -> LaneKey {
+    LaneKey { tenant_id: tenant_id.clone(), appliance_id: appliance_id.clone(), epoch: epoch.clone(), lane }
+}
+
+/// One report on its way through.
+struct Story {
+    key: LinkKey,
+    from: ArrivedFrom,
+    frame: Frame,
+    taken: Taken,
+    changes: Vec<ArrivedChange>,
+    /// The sender says goodbye in this report.
+    goodbye: bool,
+}
+
+impl Story {
+    async fn take_records(&mut self, taking: &mut Taking<'_>, request: &ReportRequest) -> anyhow::Result<()> {
+        let mut touched: Vec<LaneKey> = Vec::new();
+        for record in &request.records {
+            let lane = lane_key(&self.key, &record.id.epoch, record.id.lane);
+            self.take_record(taking, &lane, record, &request.records).await?;
+            if !touched.contains(&lane) {
+                touched.push(lane);
+            }
+        }
+        self.taken.acks = touched.iter().map(|lane| lane.record(taking.marks.get(lane).copied().unwrap_or_default())).collect();
+        if let Some(first) = self.taken.refused.first() {
+            let event = ApplianceEvent::RecordsRefused {
+                count: self.taken.refused.len() as u64,
+                first: first.id.to_string(),
+                why: first.why.clone(),
+            };
+            self.note(taking, &event).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_record(
+        &mut self,
+        taking: &mut Taking<'_>,
+        lane: &LaneKey,
+        record: &Record,
+        all: &[Record],
+    ) -> anyhow::Result<()> {
+        let body = serde_json::to_string(record)?;
+        let payload = match rules::clean(record, body.len()) {
+            Ok(payload) => payload,
+            Err(unfit) => {
+                self.taken.refused.push(RefusedRecord { id: record.id.clone(), why: unfit.to_string() });
+                self.settle(taking, lane, record, all);
+                return Ok(());
+            }
+        };
+        let before = taking.marks.get(lane).is_some_and(|mark| record.id.seq <= *mark);
+        let mut id = record.id.clone();
+        if lane.lane == Lane::Fault {
+            let hash = record.hash();
+            let known = if before { records::known_hashes(taking.tx, &self.key, &record.id).await? } else { Vec::new() };
+            self.taken.receipted.push((record.id.clone(), hash.clone()));
+            if known.contains(&hash) {
+                self.taken.replays += 1;
+                return Ok(());
+            }
+            if !known.is_empty() {
+                self.hold(taking, HoldReason::OtherRecordSameId).await?;
+                id = rules::id_of_its_own(&record.id, &hash);
+            }
+            let times = (self.frame.received_at, rules::occurred_at(&self.frame, record));
+            records::add_fault_record(taking.tx, &self.key, &record.id, &hash, times, &body).await?;
+        } else if before {
+            self.taken.replays += 1;
+            return Ok(());
+        }
+        self.settle(taking, lane, record, all);
+        self.taken.new_records[lane_index(lane.lane)] += 1;
+        self.take_payload(taking, lane, record, id, payload).await
+    }
+
+    /// Moves the watermark over a record, noting holes that nobody explains.
+    fn settle(&mut self, taking: &mut Taking<'_>, lane: &LaneKey, record: &Record, all: &[Record]) {
+        let mark = taking.marks.entry(lane.clone()).or_default();
+        let seq = record.id.seq.min(i64::MAX.unsigned_abs());
+        if seq <= *mark {
+            return;
+        }
+        if seq > *mark + 1
+            && let Place::AfterHoles(holes) = rules::place(*mark, seq, &explained(lane, all))
+        {
+            for (from_seq, to_seq) in holes {
+                let count = to_seq - from_seq + 1;
+                self.taken.lost[lane_index(lane.lane)] += count;
+                taking.losses.push(Loss { lane: lane.clone(), from_seq, to_seq, why: "missing".to_owned(), count });
+            }
+        }
+        *mark = seq;
+    }
+
+    async fn take_payload(
+        &mut self,
+        taking: &mut Taking<'_>,
+        lane: &LaneKey,
+        record: &Record,
+        id: RecordId,
+        payload: Payload,
+    ) -> anyhow::Result<()> {
+        let occurred_at = rules::occurred_at(&self.frame, record);
+        match payload {
+            Payload::Fault(change) => self.changes.push(ArrivedChange { record: id, occurred_at, change }),
+            Payload::Samples(samples) => {
+                let span_ms = samples.to.since_ms(samples.from).clamp(0, 86_400_000);
+                let stored =
+                    StoredSamples { from_at: occurred_at.plus_ms(-span_ms), to_at: occurred_at, metrics: samples.metrics };
+                taking.samples.push((self.key.clone(), stored));
+            }
+            Payload::Gap(gap) => self.take_gap(taking, lane, gap).await?,
+            Payload::Started(started) if record.id.epoch == self.frame.epoch => self.take_start(taking, &started).await?,
+            Payload::Goodbye(goodbye) if record.id.epoch == self.frame.epoch => {
+                self.take_goodbye(taking, record, occurred_at, goodbye);
+            }
+            Payload::Test(test) => {
+                self.note(taking, &ApplianceEvent::TestReceived { mark: test.mark, note: test.note }).await?;
+            }
+            // A start or goodbye of an epoch that has ended: kept as a record, overtaken as news.
+            Payload::Started(_) | Payload::Goodbye(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn take_gap(&mut self, taking: &mut Taking<'_>, lane: &LaneKey, gap: Gap) -> anyhow::Result<()> {
+        let mark = taking.marks.entry(lane.clone()).or_default();
+        *mark = (*mark).max(gap.to_seq);
+        self.taken.lost[lane_index(lane.lane)] += gap.count;
+        if lane.lane == Lane::Fault {
+            let event = ApplianceEvent::RecordsLost { lane: "fault".to_owned(), count: gap.count, why: gap.why.clone() };
+            self.note(taking, &event).await?;
+        }
+        let Gap { from_seq, to_seq, why, count } = gap;
+        taking.losses.push(Loss { lane: lane.clone(), from_seq, to_seq, why, count });
+        Ok(())
+    }
+
+    async fn take_start(&mut self, taking: &mut Taking<'_>, started: &Started) -> anyhow::Result<()> {
+        let told = (started.hostname.clone(), started.agent_version.clone(), started.platform.clone());
+        if let Some(loaded) = taking.links.get_mut(&self.key) {
+            loaded.link.boot_id.clone_from(&started.boot_id);
+            if loaded.told != told {
+                store::set_told(taking.tx, &self.key.0, &self.key.1, &told.0, &told.1, &told.2).await?;
+                loaded.told = told;
+            }
+        }
+        records::declare_services(taking.tx, &self.key, &started.services, self.frame.received_at).await?;
+        taking.changed = true;
+        Ok(())
+    }
+
+    fn take_goodbye(&mut self, taking: &mut Taking<'_>, record: &Record, occurred_at: UnixMs, goodbye: Goodbye) {
+        let Some(loaded) = taking.links.get_mut(&self.key) else { return };
+        // The agent's clock may be off: the span to its return is what counts.
+        let back = goodbye.expected_return_at.map(|back| occurred_at.plus_ms(back.since_ms(record.at).max(0)));
+        loaded.link.goodbye_reason = goodbye.reason;
+        loaded.link.goodbye_at = Some(occurred_at);
+        loaded.link.expected_back_at = back;
+        self.goodbye = true;
+        taking.changed = true;
+    }
+
+    /// A copy speaks: the appliance is held, recorded and told of, once; its faults are still taken (R25).
+    async fn hold(&mut self, taking: &mut Taking<'_>, reason: HoldReason) -> anyhow::Result<()> {
+        let Some(loaded) = taking.links.get_mut(&self.key) else { return Ok(()) };
+        if loaded.state != ApplianceState::Active {
+            return Ok(());
+        }
+        loaded.state = ApplianceState::Held;
+        store::set_state(taking.tx, &self.key.0, &self.key.1, ApplianceState::Held, reason.as_str()).await?;
+        self.note(taking, &ApplianceEvent::Held { reason: reason.as_str().to_owned() }).await?;
+        let summary = "Two machines speak with this appliance's identity, or it was set back to an earlier state";
+        let now = self.frame.received_at;
+        collector_faults::raise(taking.tx, taking.config, now, &self.from, "agent", CODE_IDENTITY_CLONED, summary).await?;
+        self.taken.newly_held = true;
+        taking.changed = true;
+        Ok(())
+    }
+
+    async fn move_link(&mut self, taking: &mut Taking<'_>, request: &ReportRequest, verdict: NonceVerdict) -> anyhow::Result<()> {
+        let received_at = self.frame.received_at;
+        let Some(loaded) = taking.links.get_mut(&self.key) else { return Ok(()) };
+        let link = &mut loaded.link;
+        let nonce = match link.nonce.parse() {
+            Ok(nonce) if verdict == NonceVerdict::HandOutAgain => nonce,
+            _ => {
+                let nonce = Nonce::random(taking.rng);
+                link.nonce_before = std::mem::replace(&mut link.nonce, nonce.to_string());
+                nonce
+            }
+        };
+        if link.epoch != request.epoch.as_str() && !self.goodbye {
+            forget_goodbye(link);
+        }
+        link.epoch = request.epoch.to_string();
+        link.attempt = i64::try_from(request.attempt).unwrap_or(i64::MAX);
+        link.clock_offset_ms = request.sent_at.since_ms(received_at);
+        link.last_seen_at = link.last_seen_at.max(received_at);
+        self.taken.nonce = Some(nonce);
+        self.taken.held = loaded.state == ApplianceState::Held;
+        hear(taking, &self.key, &self.from, received_at).await
+    }
+
+    async fn note(&self, taking: &mut Taking<'_>, event: &ApplianceEvent) -> anyhow::Result<()> {
+        let actor = subject(&self.key.1);
+        audit::append(taking.tx, &self.key.0, self.frame.received_at, &actor, &actor, event).await.map(drop)
+    }
+}
+
+/// A goodbye is over when another run of the agent speaks.
+pub(crate) fn forget_goodbye(link: &mut Link) {
+    link.goodbye_reason.clear();
+    link.goodbye_at = None;
+    link.expected_back_at = None;
+}
+
+/// An appliance that was silent is heard again.
+pub(crate) async fn hear(taking: &mut Taking<'_>, key: &LinkKey, from: &ArrivedFrom, now: UnixMs) -> anyhow::Result<()> {
+    let was_silent = taking.links.get_mut(key).and_then(|loaded| loaded.link.silent_since_at.take()).is_some();
+    if was_silent {
+        collector_faults::appliance_is_back(taking.tx, taking.config, now, from).await?;
+        taking.changed = true;
+    }
+    Ok(())
+}
+
+/// The ranges that the report's own gap records explain for a lane.
+fn explained(lane: &LaneKey, all: &[Record]) -> Vec<(u64, u64)> {
+    all.iter()
+        .filter(|record| record.id.epoch == lane.epoch && record.id.lane == lane.lane)
+        .filter_map(|record| match &record.payload {
+            Payload::Gap(gap) if gap.from_seq > 0 && gap.from_seq <= gap.to_seq => Some((gap.from_seq, gap.to_seq)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn lane_index(lane: Lane) -> usize {
+    match lane {
+        Lane::Fault => 0,
+        Lane::Sample => 1,
+    }
+}

@@ -1,0 +1,39 @@
+//! What goes when it is old: sessions, join tokens, samples. Events, tickets and episodes stay.
+//!
+//! Called once a day by the story of time; each limit is documented in docs/collector.md.
+
+use mainstay_shared::time_source::UnixMs;
+
+use crate::db::Conn;
+
+const DAY_MS: i64 = 86_400_000;
+/// Five-minute samples are kept so long.
+const SAMPLES_MS: i64 = 90 * DAY_MS;
+/// A join token is shown as used up or expired for so long.
+const JOIN_TOKENS_MS: i64 = 7 * DAY_MS;
+
+/// Removes what is too old; answers how many rows went.
+pub(crate) async fn prune(tx: &mut Conn, now: UnixMs) -> Result<u64, sqlx::Error> {
+    let rules = [
+        ("DELETE FROM sessions WHERE expires_at < $1", 0),
+        ("DELETE FROM join_tokens WHERE expires_at < $1", JOIN_TOKENS_MS),
+        ("DELETE FROM samples WHERE to_at < $1", SAMPLES_MS),
+    ];
+    let mut gone = 0;
+    for (sql, kept_ms) in rules {
+        gone += sqlx::query(sql).bind(now.plus_ms(-kept_ms).0).execute(&mut *tx).await?.rows_affected();
+    }
+    Ok(gone)
+}
+
+/// Takes the duty of a day's work: true for one caller a day.
+pub(crate) async fn claim_day(tx: &mut Conn, now: UnixMs) -> Result<bool, sqlx::Error> {
+    let taken: Option<i64> = sqlx::query_scalar(
+        "INSERT INTO counters (name, value) VALUES ('daily_work', $1)
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE counters.value < excluded.value RETURNING value",
+    )
+    .bind(now.0 / DAY_MS)
+    .fetch_optional(tx)
+    .await?;
+    Ok(taken.is_some())
+}

@@ -1,0 +1,14 @@
+//! Stories through the front door: the real programs, the real wire, what a user could see. One binary, to save linking; each
+//! story that touches the store is told on both databases.
+
+mod scene;
+mod kills;
+mod enrolment;
+mod limits;
+mod snapshots;
+mod groups;
+mod agent_faults;
+mod mail;
+mod keeping;
+mod console;
+mod main_job;
