@@ -44,6 +44,6 @@ pub(crate) struct World {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -18,18 +18,18 @@ use crate::tickets::acts::By;
 use crate::tickets::{Ticket, TicketEvent, store as tickets};
 
 /// When the tests begin: 2026-01-05 08:00 UTC, a Monday.
-pub(super) const START: UnixMs = UnixMs(1_767_600_000_000);
+pub(crate) const START: UnixMs = UnixMs(1_767_600_000_000);
 
 /// The vendor, with a hand on its clock.
-pub(super) struct Stage {
-    pub(super) world: World,
+pub(crate) struct Stage {
+    pub(crate) world: World,
     epoch: Epoch,
     seq: std::sync::atomic::AtomicU64,
 }
 
 impl Stage {
     /// A collector that started long enough ago.
-    pub(super) async fn new(db: Db) -> Self {
+    pub(crate) async fn new(db: Db) -> Self {
         let stage = Self::on(db);
         stage.run("INSERT INTO customers (tenant_id, name, language, created_at) VALUES ('vendor', 'Vendor', 'zh', 0)").await;
         stage.run("INSERT INTO collector (only_row, epoch, created_at, started_at) VALUES (1, 'e', 0, 0)").await;
@@ -37,7 +37,7 @@ impl Stage {
     }
 
     /// Another node on the same database.
-    pub(super) fn on(db: Db) -> Self {
+    pub(crate) fn on(db: Db) -> Self {
         let config = Config {
             service_name: "Mainstay".into(),
             language: Language::Zh,
@@ -77,12 +77,12 @@ impl Stage {
         Ok(())
     }
 
-    pub(super) async fn run(&self, sql: impl Into<String>) {
+    pub(crate) async fn run(&self, sql: impl Into<String>) {
         self.try_run(sql.into()).await.expect("runs");
     }
 
     /// A customer with a site and these appliances, each heard now and carrying these services.
-    pub(super) async fn customer(&self, tenant: &str, appliances: &[(&str, &[&str])]) {
+    pub(crate) async fn customer(&self, tenant: &str, appliances: &[(&str, &[&str])]) {
         let now = self.world.time.now().0;
         self.run(format!(
             "INSERT INTO customers (tenant_id, name, language, created_at) VALUES ('{tenant}', '{tenant}', 'zh', 0)"
@@ -116,7 +116,7 @@ impl Stage {
     }
 
     /// "Needs k of these", all carrying `service`.
-    pub(super) async fn group(&self, tenant: &str, needs: u32, service: &str, appliances: &[&str]) {
+    pub(crate) async fn group(&self, tenant: &str, needs: u32, service: &str, appliances: &[&str]) {
         self.run(format!(
             "INSERT INTO service_groups (tenant_id, group_id, name, needs) VALUES ('{tenant}', 'pair', 'Pair', {needs})"
         ))
@@ -130,29 +130,29 @@ impl Stage {
     }
 
     /// Every appliance was heard just now, but those named.
-    pub(super) async fn heard_but(&self, silent: &[&str]) {
+    pub(crate) async fn heard_but(&self, silent: &[&str]) {
         let names = silent.iter().map(|name| format!("'{name}'")).chain(["''".to_owned()]).collect::<Vec<_>>().join(", ");
         self.run(format!("UPDATE links SET last_seen_at = {} WHERE appliance_id NOT IN ({names})", self.world.time.now().0))
             .await;
     }
 
-    pub(super) fn later(&self, seconds: u64) {
+    pub(crate) fn later(&self, seconds: u64) {
         self.world.time.advance(Duration::from_secs(seconds));
     }
 
     /// A record of a fault that begins.
-    pub(super) fn raised(&self, component: &str, code: &str) -> ArrivedChange {
+    pub(crate) fn raised(&self, component: &str, code: &str) -> ArrivedChange {
         self.change(FaultChangeKind::Raised, component, code, None)
     }
 
     /// The record of its end.
-    pub(super) fn cleared(&self, raise: &ArrivedChange) -> ArrivedChange {
+    pub(crate) fn cleared(&self, raise: &ArrivedChange) -> ArrivedChange {
         let key = &raise.change.key;
         self.change(FaultChangeKind::Cleared, &key.component, &key.code, Some(raise.record.clone()))
     }
 
     /// Any record.
-    pub(super) fn change(&self, kind: FaultChangeKind, component: &str, code: &str, episode: Option<RecordId>) -> ArrivedChange {
+    pub(crate) fn change(&self, kind: FaultChangeKind, component: &str, code: &str, episode: Option<RecordId>) -> ArrivedChange {
         let seq = self.seq.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
         let now = self.world.time.now();
         ArrivedChange {
@@ -172,11 +172,11 @@ impl Stage {
     }
 
     /// A report arrives.
-    pub(super) async fn arrive(&self, tenant: &str, appliance: &str, changes: &[ArrivedChange]) {
+    pub(crate) async fn arrive(&self, tenant: &str, appliance: &str, changes: &[ArrivedChange]) {
         self.try_arrive(tenant, appliance, changes).await.expect("arrives");
     }
 
-    pub(super) async fn try_arrive(&self, tenant: &str, appliance: &str, changes: &[ArrivedChange]) -> anyhow::Result<()> {
+    pub(crate) async fn try_arrive(&self, tenant: &str, appliance: &str, changes: &[ArrivedChange]) -> anyhow::Result<()> {
         let who = ArrivedFrom { tenant_id: tenant.into(), appliance_id: appliance.into(), site_id: "hall".into() };
         let now = self.world.time.now();
         transact!(self.world.db, Turn::Intake, |tx| { faults_arrive(tx, &self.world.config, now, &who, changes.to_vec()).await });
@@ -184,7 +184,7 @@ impl Stage {
     }
 
     /// A customer's tickets, oldest first.
-    pub(super) async fn tickets(&self, tenant: &str) -> Vec<Ticket> {
+    pub(crate) async fn tickets(&self, tenant: &str) -> Vec<Ticket> {
         let filter = tickets::Filter { tenant_id: Some(tenant.into()), ..tickets::Filter::default() };
         let mut conn = self.world.db.read().await.expect("reads");
         let mut found = tickets::list(&mut conn, &filter, None, 100).await.expect("lists");
@@ -193,7 +193,7 @@ impl Stage {
     }
 
     /// The kinds of a ticket's events, in order.
-    pub(super) async fn story(&self, ticket: &Ticket) -> Vec<String> {
+    pub(crate) async fn story(&self, ticket: &Ticket) -> Vec<String> {
         let mut conn = self.world.db.read().await.expect("reads");
         let timeline = tickets::timeline(&mut conn, &ticket.tenant_id, &ticket.ticket_id).await.expect("reads");
         timeline.iter().map(|entry| kind(&entry.event)).collect()
@@ -206,6 +206,6 @@ fn kind(event: &TicketEvent) -> String {
 }
 
 /// Somebody of the staff.
-pub(super) fn staff(name: &str, role: Role) -> By {
+pub(crate) fn staff(name: &str, role: Role) -> By {
     By { actor: format!("staff:{name}"), staff_id: name.into(), name: name.into(), role }
 }
