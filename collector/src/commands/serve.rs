@@ -84,6 +84,6 @@ fn only_one(data_dir: &Path, engine: Engine) -> anyhow::Result<Option<File>> {
     let file = File::options().create(true).append(true).open(&path).with_context(|| path.display().to_string())?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
-        Err(_) => Err(Failure::new(Exit::Refused, format!("{}: another collector serves from here", data_dir.display()))),
+        Err(_) => Err(Failure::because(Exit::Refused, format!("{}: another collector serves from here", data_dir.display()))),
     }
 }
