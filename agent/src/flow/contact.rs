@@ -12,6 +12,9 @@ use mainstay_shared::time_source::UnixMs;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, broadcast};
 
+/// How rustls names the alert of a server to which our certificate has expired.
+const CERTIFICATE_EXPIRED: &str = "CertificateExpired";
+
 /// The newest facts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ContactFacts {
@@ -25,6 +28,8 @@ pub(crate) struct ContactFacts {
     pub(crate) not_enrolled: bool,
     /// The collector takes this for a clone or a rewound snapshot.
     pub(crate) held: bool,
+    /// The collector says that our certificate has expired; our own clock may think otherwise.
+    pub(crate) certificate_expired: bool,
     /// Renewing the expired certificate waits for an operator.
     pub(crate) renewal_waits: bool,
     /// Requests made since the agent started.
@@ -87,6 +92,7 @@ impl Contact {
             was_in_trouble = facts.trouble.take().is_some();
             facts.last_contact_at = Some(now);
             facts.not_enrolled = false;
+            facts.certificate_expired = false;
         });
         was_in_trouble
     }
@@ -97,7 +103,11 @@ impl Contact {
         self.note(|facts| {
             is_new = facts.trouble.as_deref() != Some(why);
             facts.trouble = Some(why.to_owned());
+            facts.certificate_expired |= why.contains(CERTIFICATE_EXPIRED);
         });
+        if is_new && self.facts().certificate_expired {
+            self.renew_now.notify_one();
+        }
         if is_new {
             tracing::warn!(why, "the collector is out of reach; what is accepted waits in the spool");
         }

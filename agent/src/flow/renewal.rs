@@ -34,7 +34,7 @@ pub(crate) async fn run(renewing: Renewing, stop: StopSignal) -> anyhow::Result<
     let mut asked = false;
     loop {
         let now = renewing.uplink.clock().now();
-        let due = renewal_is_due(now, renewing.uplink.identity().validity());
+        let due = renewal_is_due(now, renewing.uplink.identity().validity()) || renewing.contact.facts().certificate_expired;
         let settled = if due || asked { renewing.renew_once().await } else { true };
         let wait = if settled { LOOK_EVERY } else { ASK_AGAIN };
         asked = tokio::select! {
@@ -48,7 +48,9 @@ pub(crate) async fn run(renewing: Renewing, stop: StopSignal) -> anyhow::Result<
 impl Renewing {
     /// Whether nothing more is to be done for now.
     async fn renew_once(&self) -> bool {
-        let renewal = renew(&self.uplink, self.uplink.clock().now()).await;
+        let now = self.uplink.clock().now();
+        let expired = self.contact.facts().certificate_expired || now > self.uplink.identity().validity().not_after;
+        let renewal = renew(&self.uplink, expired, now).await;
         self.contact.note(|facts| facts.renewal_waits = matches!(renewal, Ok(Renewal::WaitsForOperator)));
         match renewal {
             Ok(Renewal::Renewed(identity)) => {
@@ -57,6 +59,7 @@ impl Renewing {
                 match kept {
                     Ok(()) => {
                         tracing::info!(%until, "the certificate was renewed");
+                        self.contact.note(|facts| facts.certificate_expired = false);
                         self.contact.report_now.notify_one();
                         return true;
                     }

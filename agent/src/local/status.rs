@@ -66,10 +66,15 @@ pub(super) struct StatusReport {
     spool_busy_ms: Option<u64>,
     spool_error: Option<String>,
     open_faults: Vec<OpenFault>,
-    /// Unasked services are `null`.
-    services: BTreeMap<String, Option<ServiceState>>,
+    services: BTreeMap<String, ServiceStatus>,
     /// No service is declared: an interruption of business can't be told from a general fault.
     severity_blind: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ServiceStatus {
+    /// None until it was asked for the first time.
+    state: Option<ServiceState>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -103,7 +108,11 @@ impl Facts {
             spool_busy_ms: busy_ms.filter(|busy| *busy >= 1000),
             spool_error: self.spool.last_error(),
             open_faults: self.spool.open_episodes().into_iter().map(OpenFault::from).collect(),
-            services: self.declared.iter().map(|name| (name.clone(), current.services.get(name).copied())).collect(),
+            services: self
+                .declared
+                .iter()
+                .map(|name| (name.clone(), ServiceStatus { state: current.services.get(name).copied() }))
+                .collect(),
             severity_blind: self.declared.is_empty(),
             ..StatusReport::of_files(Some(&identity), self.time.now())
         }
@@ -180,7 +189,7 @@ fn of_stopped_agent(config: &Config, time: &TimeSource) -> Result<StatusReport, 
         };
         report.open_faults = found.open.into_iter().map(OpenFault::from).collect();
     }
-    report.services = config.services.iter().map(|s| (s.name.clone(), None)).collect();
+    report.services = config.services.iter().map(|s| (s.name.clone(), ServiceStatus { state: None })).collect();
     report.severity_blind = config.services.is_empty();
     Ok(report)
 }
@@ -258,7 +267,7 @@ fn print_services(
     line: &dyn Fn(&str, &str, String),
     good_or_bad: &dyn Fn(bool, &str) -> String,
 ) {
-    for (name, state) in &report.services {
+    for (name, ServiceStatus { state }) in &report.services {
         let (good, word) = match state {
             Some(state) => (*state == ServiceState::Up, state_word(lang, *state)),
             None => (report.running, pick(lang, "尚未检查", "not asked yet")),

@@ -128,13 +128,12 @@ pub(crate) enum Renewal {
     },
 }
 
-/// Asks for a new certificate for the same key: over mTLS, or, when the present one has expired at `now`, without showing one.
+/// Asks for a new certificate for the same key: over mTLS, or, when the present one has expired, without showing one.
 ///
 /// # Errors
 /// When the key or the answer can't be used.
-pub(crate) async fn renew(uplink: &Uplink, now: UnixMs) -> anyhow::Result<Renewal> {
+pub(crate) async fn renew(uplink: &Uplink, expired: bool, now: UnixMs) -> anyhow::Result<Renewal> {
     let old = uplink.identity();
-    let expired = now > old.validity().not_after;
     let request = RenewRequest {
         version: WIRE_VERSION,
         csr_pem: signing_request(&old.key_pem)?,

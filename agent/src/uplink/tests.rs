@@ -143,10 +143,10 @@ async fn an_expired_certificate_is_renewed_without_showing_it_and_waits_for_the_
     .await;
     let uplink = enrolled(&stand_in, dir.path(), &TimeSource::manual(NOW), Settings::default()).await;
     let after = uplink.identity().validity().not_after.plus_ms(1000);
-    assert!(matches!(renew(&uplink, after).await, Ok(Renewal::WaitsForOperator)));
-    let Ok(Renewal::Renewed(renewed)) = renew(&uplink, after).await else { panic!("renewed") };
+    assert!(matches!(renew(&uplink, true, after).await, Ok(Renewal::WaitsForOperator)));
+    let Ok(Renewal::Renewed(renewed)) = renew(&uplink, true, after).await else { panic!("renewed") };
     assert_eq!(renewed.key_pem, uplink.identity().key_pem);
-    let Ok(Renewal::Renewed(_)) = renew(&uplink, NOW).await else { panic!("renewed over mTLS") };
+    let Ok(Renewal::Renewed(_)) = renew(&uplink, false, NOW).await else { panic!("renewed over mTLS") };
     let asked = stand_in.asked();
     let shown: Vec<_> = asked.iter().map(|a| (a.showed_certificate, a.body["expired_pem"].is_string())).collect();
     assert_eq!(shown, [(false, false), (false, true), (false, true), (true, false)]);
