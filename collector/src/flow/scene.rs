@@ -143,8 +143,27 @@ impl Scene {
         Ok(())
     }
 
-    /// An episode that was not known finds its ticket. `over_at`: it is over already.
+    /// An episode that was not known finds its ticket; an older one of the same fault that never cleared ends with it, since an
+    /// agent knows one episode of a fault at a time (its spool was lost or rewound). `over_at`: it is over already.
     async fn begin(&mut self, tx: &mut Conn, desk: Desk<'_>, told: Told<'_>, over_at: Option<UnixMs>) -> anyhow::Result<()> {
+        let (appliance_id, key, begins_at) = (&told.who.appliance_id, told.key, told.occurred_at);
+        let older = self.landscape.open_episodes.iter().filter(|episode| is_of(episode, appliance_id, key)).cloned();
+        let older: Vec<Episode> = older.collect();
+        self.find_ticket(tx, desk, told, over_at).await?;
+        for episode in older.into_iter().filter(|_| over_at.is_none()) {
+            let summary = "由同一故障的新一轮取代 / replaced by a newer run of the same fault";
+            self.clear(tx, desk, episode, summary, begins_at).await?;
+        }
+        Ok(())
+    }
+
+    async fn find_ticket(
+        &mut self,
+        tx: &mut Conn,
+        desk: Desk<'_>,
+        told: Told<'_>,
+        over_at: Option<UnixMs>,
+    ) -> anyhow::Result<()> {
         let arriving = Arriving {
             appliance_id: &told.who.appliance_id,
             key: told.key,
