@@ -132,14 +132,14 @@ impl Chain {
 
     /// Appends `frames` to the newest segment and syncs them; `opening` is used if a failed sync forces a new segment.
     /// Returns where each frame lies.
-    pub(super) fn commit(&mut self, frames: &[(Kind, Vec<u8>)], opening: &[u8]) -> io::Result<Vec<Place>> {
+    pub(super) fn commit(&mut self, frames: &[(Kind, Vec<u8>)], opening: &mut dyn FnMut() -> Vec<u8>) -> io::Result<Vec<Place>> {
         if self.head.is_none() {
-            self.begin_segment(opening)?;
+            self.begin_segment(&opening())?;
         }
         match self.try_commit(frames) {
             Err(Failed::Sync(error)) => {
                 tracing::error!(lane = self.lane.as_str(), %error, "spool: fsync failed; the frames are written again into a new segment");
-                self.begin_segment(opening)?;
+                self.begin_segment(&opening())?;
                 self.try_commit(frames).map_err(Failed::into_io)
             }
             done => done.map_err(Failed::into_io),
