@@ -15,6 +15,7 @@ mod clocks;
 mod retention;
 mod notices;
 mod flow;
+mod metrics;
 mod agent_api;
 mod server;
 mod commands;

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -60,6 +61,7 @@ pub(crate) struct Serving {
 /// If the address can't be bound, the database was never initialised, or an address of the config names no host.
 pub(crate) async fn serve_agents(world: &World, authority: Arc<Authority>, lifecycle: &Lifecycle) -> anyhow::Result<Serving> {
     let acceptor = tls::agents(&authority, world)?;
+    raise_descriptors();
     let listener = bind(world.config.agents_listen, "agents.listen").await?;
     let address = listener.local_addr()?;
     let (intake, worker) = intake_worker::open(world).await?;
@@ -94,6 +96,15 @@ pub(crate) async fn serve_web(world: &World, router: axum::Router, lifecycle: &L
         .await
     });
     Ok(address)
+}
+
+/// Every connection is a descriptor, and the usual soft limit of 1024 is far below what polls need.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    if let Err(error) = raised {
+        tracing::warn!(%error, now = ?limit.current, "the limit of open files could not be raised");
+    }
 }
 
 async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
@@ -159,13 +170,7 @@ async fn agent_connection(door: Arc<Door>, acceptor: TlsAcceptor, stream: TcpStr
     }
 }
 
-async fn web_connection(
-    router: axum::Router,
-    acceptor: Option<TlsAcceptor>,
-    stream: TcpStream,
-    address: SocketAddr,
-    stop: Stop,
-) {
+async fn web_connection(router: axum::Router, acceptor: Option<TlsAcceptor>, stream: TcpStream, address: SocketAddr, stop: Stop) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(address));
         router.clone().oneshot(request)

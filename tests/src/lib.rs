@@ -15,6 +15,7 @@ pub mod browser;
 pub mod business;
 pub mod machine_clock;
 pub mod wire;
+pub mod null_endpoint;
 pub mod collector;
 pub mod agent;
 pub mod desk;

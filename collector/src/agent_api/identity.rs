@@ -72,8 +72,6 @@ pub(super) async fn record_claim(world: &World, identity: &Identity, claimed: St
     let subject = subject(identity.appliance_id.as_str());
     let event = ApplianceEvent::IdentityDisagreed { claimed: clean_text(&claimed, MAX_NAME_CHARS), path: path.to_owned() };
     let now = world.time.now();
-    transact!(world.db, Turn::Intake, |tx| {
-        audit::append(tx, &identity.tenant_id, now, &subject, &subject, &event).await
-    });
+    transact!(world.db, Turn::Intake, |tx| { audit::append(tx, &identity.tenant_id, now, &subject, &subject, &event).await });
     Ok(())
 }

@@ -29,8 +29,8 @@ mod renew;
 mod reports;
 mod poll;
 
-use answers::Refusal;
 pub(crate) use answers::Answered;
+use answers::Refusal;
 
 /// Bodies that are unpacked and read at the same time: bounds memory whatever arrives.
 const READING: usize = 32;

@@ -10,12 +10,7 @@ use crate::appliances::Identity;
 use crate::appliances::authority::{GoodRequest, fingerprint_of_pem};
 use crate::flow::certificate_renews::{Renewal, RenewalRefusal, Shown, certificate_renews};
 
-pub(super) async fn answer(
-    door: &Door,
-    peer: &Peer,
-    identity: Option<Identity>,
-    bytes: Bytes,
-) -> Result<Answered, Refusal> {
+pub(super) async fn answer(door: &Door, peer: &Peer, identity: Option<Identity>, bytes: Bytes) -> Result<Answered, Refusal> {
     let request: RenewRequest = body::parse(&bytes)?;
     check_version(request.version)?;
     let csr = GoodRequest::read(&request.csr_pem).map_err(|bad| Refusal::bad_message(bad.to_string()))?;

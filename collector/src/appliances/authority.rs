@@ -199,7 +199,8 @@ impl Authority {
         params.subject_alt_names = vec![SanType::URI(urn.try_into().context("the appliance's name")?)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = params.signed_by(&request.request.public_key, &self.issuer).context("signing the appliance's certificate")?;
+        let certificate =
+            params.signed_by(&request.request.public_key, &self.issuer).context("signing the appliance's certificate")?;
         Ok(self.issued(&certificate, not_after_at))
     }
 

@@ -2,7 +2,11 @@
 //!
 //! Every acknowledgement carries a nonce that the agent stores durably before it echoes it. The newest is accepted, which makes the
 //! next one, and the one before it (the answer may have been lost). Anything older proves a copy. A request that comes late,
-//! behind a newer one of its epoch or from an epoch that has ended, is only stale: it is refused and proves nothing.
+//! behind a newer one of its epoch or from an epoch that has ended, is only stale: it is refused and proves nothing, unless ended
+//! epochs speak again and again: then two machines are at work that keep each other's nonces fresh.
+
+/// So many times may an ended epoch speak within the window that the caller counts in; once more proves two machines.
+const ENDED_EPOCHS: u32 = 2;
 
 /// What the collector remembers of an appliance's last report. Empty text: nothing yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub(crate) struct Said<'a> {
     pub(crate) echo: Option<&'a str>,
     /// Whether the collector has taken records of this epoch before.
     pub(crate) epoch_known: bool,
+    /// How often an epoch of this appliance that had ended has spoken lately.
+    pub(crate) ended_epochs: u32,
 }
 
 /// How a report stands to the ones before.
@@ -52,6 +58,8 @@ pub(crate) enum HoldReason {
     OldNonce,
     /// It echoed none although one was handed out and echoed.
     NoNonce,
+    /// Two runs of the agent take turns.
+    TwoRuns,
     /// It sent another record under the id of one that was taken.
     OtherRecordSameId,
 }
@@ -62,6 +70,7 @@ impl HoldReason {
         match self {
             Self::OldNonce => "old_nonce",
             Self::NoNonce => "no_nonce",
+            Self::TwoRuns => "two_runs",
             Self::OtherRecordSameId => "other_record_same_id",
         }
     }
@@ -72,12 +81,15 @@ pub(crate) fn judge(remembered: Remembered<'_>, said: Said<'_>) -> NonceVerdict 
     if said.epoch == remembered.epoch && said.attempt <= remembered.attempt {
         return NonceVerdict::Stale(StaleReason::Attempt);
     }
-    if said.epoch != remembered.epoch && said.epoch_known {
-        return NonceVerdict::Stale(StaleReason::Epoch);
-    }
     // No nonce stored: the first contact in this life of the database (a restore forgets nonces, whatever is echoed after).
     if remembered.nonce.is_empty() {
         return NonceVerdict::Rotate;
+    }
+    if said.epoch != remembered.epoch && said.epoch_known {
+        return match said.ended_epochs {
+            ..=ENDED_EPOCHS => NonceVerdict::Stale(StaleReason::Epoch),
+            _ => NonceVerdict::Copy(HoldReason::TwoRuns),
+        };
     }
     let echo = said.echo.unwrap_or("");
     if echo == remembered.nonce {
@@ -101,7 +113,9 @@ mod tests {
         let none = Remembered { epoch: "", attempt: 0, nonce: "", nonce_before: "" };
         let first = Remembered { epoch: "e", attempt: 1, nonce: "n1", ..none };
         let third = Remembered { epoch: "e", attempt: 3, nonce: "n3", nonce_before: "n2" };
-        let said = |epoch, attempt, echo| Said { epoch, attempt, echo, epoch_known: epoch == "e" || epoch == "old" };
+        let said =
+            |epoch, attempt, echo| Said { epoch, attempt, echo, epoch_known: epoch == "e" || epoch == "old", ended_epochs: 0 };
+        let fourth = Said { ended_epochs: 3, ..said("old", 7, Some("n2")) };
         let rows = [
             ("the first contact", none, said("e", 1, None), Rotate),
             ("the first after a restore, with a nonce that was forgotten", none, said("e", 9, Some("n7")), Rotate),
@@ -114,6 +128,8 @@ mod tests {
             ("none, though several were handed out", third, said("f", 1, None), Copy(HoldReason::NoNonce)),
             ("the same attempt again", third, said("e", 3, Some("n3")), Stale(StaleReason::Attempt)),
             ("an attempt from before", third, said("e", 2, Some("n1")), Stale(StaleReason::Attempt)),
+            ("an ended epoch for the third time", third, Said { ended_epochs: 2, ..fourth }, Stale(StaleReason::Epoch)),
+            ("and for the fourth", third, fourth, Copy(HoldReason::TwoRuns)),
             ("an epoch that has ended", third, said("old", 7, Some("n1")), Stale(StaleReason::Epoch)),
         ];
         for (sentence, remembered, said, expected) in rows {

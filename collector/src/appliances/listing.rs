@@ -137,7 +137,8 @@ pub(crate) async fn names(conn: &mut Conn) -> Result<HashMap<String, String>, sq
 fn from_row(row: &AnyRow) -> Result<ApplianceNow, sqlx::Error> {
     let at = |column: &str| -> Result<Option<UnixMs>, sqlx::Error> { Ok(row.try_get::<Option<i64>, _>(column)?.map(UnixMs)) };
     // What can't be read as JSON is shown as not there: a page must not fail over one box's values.
-    let text = |column: &str| -> Result<String, sqlx::Error> { Ok(row.try_get::<Option<String>, _>(column)?.unwrap_or_default()) };
+    let text =
+        |column: &str| -> Result<String, sqlx::Error> { Ok(row.try_get::<Option<String>, _>(column)?.unwrap_or_default()) };
     Ok(ApplianceNow {
         tenant_id: row.try_get("tenant_id")?,
         appliance_id: row.try_get("appliance_id")?,
@@ -229,7 +230,11 @@ pub(crate) async fn declared(conn: &mut Conn, tenant_id: &str, appliance_id: &st
     .await?;
     rows.iter()
         .map(|row| {
-            Ok(DeclaredLine { service: row.try_get("service")?, title: row.try_get("title")?, interval_s: row.try_get("interval_s")? })
+            Ok(DeclaredLine {
+                service: row.try_get("service")?,
+                title: row.try_get("title")?,
+                interval_s: row.try_get("interval_s")?,
+            })
         })
         .collect()
 }
@@ -245,7 +250,11 @@ pub(crate) struct CertificateLine {
 }
 
 /// An appliance's certificates, newest first.
-pub(crate) async fn certificates(conn: &mut Conn, tenant_id: &str, appliance_id: &str) -> Result<Vec<CertificateLine>, sqlx::Error> {
+pub(crate) async fn certificates(
+    conn: &mut Conn,
+    tenant_id: &str,
+    appliance_id: &str,
+) -> Result<Vec<CertificateLine>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT fingerprint, issued_at, not_after_at, revoked_at FROM certificates WHERE tenant_id = $1 AND appliance_id = $2
          ORDER BY issued_at DESC, fingerprint LIMIT 10",

@@ -76,19 +76,6 @@ pub(crate) fn advance(
     }
 }
 
-/// What a ticket's clocks must be, by its log alone.
-pub(crate) fn recompute<'a>(
-    ticket: &Ticket,
-    log: impl IntoIterator<Item = (UnixMs, &'a TicketEvent)>,
-    policies: &[Policy],
-) -> Vec<Clock> {
-    let mut clocks = Vec::new();
-    for (at, event) in log {
-        advance(&mut clocks, ticket, at, event, policies);
-    }
-    clocks
-}
-
 fn start(clocks: &mut Vec<Clock>, ticket: &Ticket, at: UnixMs, policies: &[Policy], void: bool) -> Vec<TicketEvent> {
     let policy = in_force(policies, at);
     let allowance = policy.promises.response;

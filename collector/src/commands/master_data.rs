@@ -4,15 +4,16 @@
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use mainstay_shared::ids::random_hex_128;
+use mainstay_shared::ids::{ApplianceId, random_hex_128};
 use serde::Serialize;
 
 use super::exit::{Exit, Failure};
 use super::users::{check_email, language};
 use super::{Room, local_actor, print_list, say};
 use crate::audit;
-use crate::customers::{Contact, Customer, CustomerEvent, Language, Site, groups, store};
+use crate::customers::{Contact, Customer, CustomerEvent, Language, Site, store};
 use crate::db::{Turn, mark_change, transact};
+use crate::faults::groups::{self, Group, GroupMember};
 
 /// `customer ...`
 #[derive(Debug, Subcommand)]
@@ -239,16 +240,12 @@ pub(crate) async fn group(room: &Room, command: GroupCommand) -> anyhow::Result<
     match command {
         GroupCommand::Set { id, customer, name, needs, members } => {
             check_id("group", &id)?;
-            let parsed = members.iter().map(|member| groups::member(member)).collect::<Result<Vec<_>, _>>();
-            let members = parsed.map_err(|told| Failure::new(Exit::Config, told))?;
-            if needs == 0 || usize::try_from(needs).is_ok_and(|needs| needs > members.len()) {
-                let accepted = format!("expected 1 to {}, the number of members", members.len());
-                return Err(Failure::new(Exit::Config, format!("--needs {needs}: {accepted}")));
-            }
-            let group = groups::Group { tenant_id: customer, group_id: id, name, needs: i64::from(needs), members };
+            let members = members.iter().map(|text| member(text)).collect::<anyhow::Result<Vec<_>>>()?;
+            let group = Group { tenant_id: customer, group_id: id, name, needs, members };
+            groups::check(&group).map_err(|bad| Failure::new(Exit::Config, bad))?;
             transact!(db, Turn::Console, |tx| {
                 store::customer(tx, &group.tenant_id).await?.ok_or_else(|| unknown_customer(&group.tenant_id))?;
-                groups::set(tx, &group).await.with_context(|| {
+                groups::upsert_group(tx, &group).await.with_context(|| {
                     format!(
                         "group {:?}: expected members that are appliances of this customer, each service in one group",
                         group.group_id
@@ -256,8 +253,8 @@ pub(crate) async fn group(room: &Room, command: GroupCommand) -> anyhow::Result<
                 })?;
                 let set = CustomerEvent::ServiceGroupSet {
                     group_id: group.group_id.clone(),
-                    needs: group.needs,
-                    members: group.members.iter().map(ToString::to_string).collect(),
+                    needs: i64::from(group.needs),
+                    members: names(&group),
                 };
                 audit::append(tx, &group.tenant_id, now, &local_actor(), &format!("group:{}", group.group_id), &set).await?;
                 mark_change(tx).await?;
@@ -268,11 +265,26 @@ pub(crate) async fn group(room: &Room, command: GroupCommand) -> anyhow::Result<
         GroupCommand::List { customer } => {
             let all = groups::list(&mut *db.read().await?, &customer).await?;
             print_list(room.json, &all, |group| {
-                let members: Vec<_> = group.members.iter().map(ToString::to_string).collect();
+                let members = names(group);
                 format!("{}  {}  {}/{}  {}", group.group_id, group.name, group.needs, members.len(), members.join(" "))
             })
         }
     }
+}
+
+/// Reads `APPLIANCE-ID:SERVICE`.
+fn member(text: &str) -> anyhow::Result<GroupMember> {
+    text.split_once(':')
+        .filter(|(appliance_id, service)| appliance_id.parse::<ApplianceId>().is_ok() && !service.is_empty())
+        .map(|(appliance_id, service)| GroupMember { appliance_id: appliance_id.to_owned(), service: service.to_owned() })
+        .ok_or_else(|| {
+            let accepted = "expected APPLIANCE-ID:SERVICE, the id as `appliance list` shows it";
+            Failure::new(Exit::Config, format!("member {text:?}: {accepted}"))
+        })
+}
+
+fn names(group: &Group) -> Vec<String> {
+    group.members.iter().map(|member| format!("{}:{}", member.appliance_id, member.service)).collect()
 }
 
 fn told(room: &Room, made: &impl Serialize, name: &str) -> anyhow::Result<()> {

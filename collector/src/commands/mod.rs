@@ -6,14 +6,17 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mainstay_shared::time_source::TimeSource;
 use ring::rand::SystemRandom;
+use tokio::sync::watch;
 
 use crate::config::{self, Config};
 use crate::db::Db;
+use crate::flow::World;
 
 mod exit;
 mod secret_input;
@@ -22,6 +25,8 @@ mod users;
 mod init;
 mod join;
 mod serve;
+mod appliances;
+mod tickets;
 mod look;
 mod backup;
 mod restore;
@@ -67,6 +72,20 @@ enum Command {
     /// Staff accounts
     #[command(subcommand)]
     User(users::UserCommand),
+    /// Enrolled appliances
+    #[command(subcommand)]
+    Appliance(appliances::ApplianceCommand),
+    /// Tickets
+    #[command(subcommand)]
+    Ticket(tickets::TicketCommand),
+    /// Tell how a ticket's deadlines came about
+    Explain {
+        /// The ticket, such as T-000042
+        ticket: String,
+    },
+    /// Notices that went out, wait or were refused
+    #[command(subcommand)]
+    Notice(tickets::NoticeCommand),
     /// Write database and keys to an encrypted file, while serving
     Backup(backup::Backup),
     /// Put a backup into an empty database
@@ -95,6 +114,18 @@ impl Room {
             Some(_) => Ok(db),
             None => Err(Failure::new(Exit::Config, "this collector has not been set up: run `mainstay-collector init` first")),
         }
+    }
+
+    /// What a story needs when a command tells it: nobody waits here for changes.
+    async fn world(&self) -> anyhow::Result<World> {
+        Ok(World {
+            config: Arc::new(self.config.clone()),
+            db: self.db().await?,
+            time: self.time.clone(),
+            rng: self.rng.clone(),
+            changes: watch::channel(0).1,
+            look_now: Arc::default(),
+        })
     }
 
     /// The database as it is, set up or not.
@@ -150,6 +181,10 @@ async fn dispatch(room: Room, command: Command) -> anyhow::Result<()> {
         Command::Group(command) => master_data::group(&room, command).await,
         Command::JoinToken(command) => join::run(&room, command).await,
         Command::User(command) => users::run(&room, command).await,
+        Command::Appliance(command) => appliances::run(&room, command).await,
+        Command::Ticket(command) => tickets::ticket(&room, command).await,
+        Command::Explain { ticket } => tickets::explain(&room, &ticket).await,
+        Command::Notice(command) => tickets::notice(&room, command).await,
         Command::Backup(arguments) => backup::run(&room, arguments).await,
         Command::Restore(arguments) => restore::run(&room, arguments).await,
         Command::Audit(command) => look::audit(&room, command).await,

@@ -63,14 +63,19 @@ pub(crate) async fn customers(conn: &mut Conn, only: Option<&str>) -> Result<Vec
     .await?;
     rows.iter()
         .map(|row| {
-            Ok(CustomerLine { tenant_id: row.try_get("tenant_id")?, name: row.try_get("name")?, language: row.try_get("language")? })
+            Ok(CustomerLine {
+                tenant_id: row.try_get("tenant_id")?,
+                name: row.try_get("name")?,
+                language: row.try_get("language")?,
+            })
         })
         .collect()
 }
 
 /// A customer's sites by name.
 pub(crate) async fn sites(conn: &mut Conn, tenant_id: &str) -> Result<Vec<SiteLine>, sqlx::Error> {
-    let rows = sqlx::query("SELECT * FROM sites WHERE tenant_id = $1 ORDER BY name, site_id").bind(tenant_id).fetch_all(conn).await?;
+    let rows =
+        sqlx::query("SELECT * FROM sites WHERE tenant_id = $1 ORDER BY name, site_id").bind(tenant_id).fetch_all(conn).await?;
     rows.iter().map(site).collect()
 }
 
@@ -92,7 +97,10 @@ fn site(row: &AnyRow) -> Result<SiteLine, sqlx::Error> {
 
 /// A customer's contacts by name.
 pub(crate) async fn contacts(conn: &mut Conn, tenant_id: &str) -> Result<Vec<ContactLine>, sqlx::Error> {
-    let rows = sqlx::query("SELECT * FROM contacts WHERE tenant_id = $1 ORDER BY name, contact_id").bind(tenant_id).fetch_all(conn).await?;
+    let rows = sqlx::query("SELECT * FROM contacts WHERE tenant_id = $1 ORDER BY name, contact_id")
+        .bind(tenant_id)
+        .fetch_all(conn)
+        .await?;
     rows.iter()
         .map(|row| {
             Ok(ContactLine {

@@ -6,7 +6,6 @@ use mainstay_shared::time_source::UnixMs;
 use serde::{Deserialize, Serialize};
 
 pub(crate) mod credentials;
-pub(crate) mod groups;
 pub(crate) mod store;
 pub(crate) mod listing;
 

@@ -122,3 +122,49 @@ pub(crate) async fn upsert_group(tx: &mut Conn, group: &Group) -> anyhow::Result
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::testing::both_databases;
+    use crate::db::{Db, Turn, transact};
+    use crate::flow::testing::Stage;
+
+    both_databases!(a_group_is_written_whole_and_again);
+
+    fn group(needs: u32, members: &[&str]) -> Group {
+        let member = |name: &&str| GroupMember { appliance_id: (*name).into(), service: "web".into() };
+        let members = members.iter().map(member).collect();
+        Group { tenant_id: "bank".into(), group_id: "pair".into(), name: "Pair".into(), needs, members }
+    }
+
+    #[test]
+    fn a_group_needs_some_of_its_members_and_names_each_once() {
+        let rows = [
+            ("one of two", group(1, &["a", "b"]), None),
+            ("none", group(0, &["a"]), Some("service group \"pair\": needs 0 of 1 members; expected 1 to 1")),
+            ("three of two", group(3, &["a", "b"]), Some("service group \"pair\": needs 3 of 2 members; expected 1 to 2")),
+            ("twice", group(1, &["a", "a"]), Some("service group \"pair\": service \"web\" of appliance a is named twice")),
+        ];
+        for (sentence, group, expected) in rows {
+            assert_eq!(check(&group).err().map(|bad| bad.to_string()).as_deref(), expected, "{sentence}");
+        }
+    }
+
+    async fn write(db: &Db, group: &Group) -> anyhow::Result<()> {
+        transact!(db, Turn::Console, |tx| { upsert_group(tx, group).await });
+        Ok(())
+    }
+
+    async fn a_group_is_written_whole_and_again(db: Db) {
+        let stage = Stage::new(db).await;
+        stage.customer("bank", &[("a", &["web"]), ("b", &["web"]), ("c", &["web"])]).await;
+        let db = &stage.world.db;
+        write(db, &group(1, &["a", "b"])).await.expect("writes");
+        write(db, &group(2, &["b", "c"])).await.expect("writes again");
+        assert!(write(db, &group(1, &["a", "nobody"])).await.is_err());
+        let mut conn = db.read().await.expect("reads");
+        assert_eq!(list(&mut conn, "bank").await.expect("lists"), [group(2, &["b", "c"])]);
+        assert!(list(&mut conn, "town").await.expect("lists").is_empty());
+    }
+}

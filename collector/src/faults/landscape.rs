@@ -10,8 +10,8 @@ use mainstay_shared::fault::{CODE_CHECK_UNKNOWN, CODE_SERVICE_DOWN};
 use mainstay_shared::time_source::UnixMs;
 use sqlx::Row as _;
 
+use super::groups::{self, Group, GroupMember};
 use super::{Episode, store};
-use crate::customers::groups::{self, Group, Member};
 use crate::db::Conn;
 
 /// The moment, for one customer.
@@ -67,7 +67,7 @@ impl Landscape {
 
     /// The group in which a service stands.
     pub(crate) fn group_of(&self, appliance_id: &str, service: &str) -> Option<&Group> {
-        let is_it = |member: &Member| member.appliance_id == appliance_id && member.service == service;
+        let is_it = |member: &GroupMember| member.appliance_id == appliance_id && member.service == service;
         self.groups.iter().find(|group| group.members.iter().any(is_it))
     }
 

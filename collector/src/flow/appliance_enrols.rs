@@ -11,7 +11,7 @@ use super::World;
 use crate::appliances::authority::{Authority, GoodRequest, Issued};
 use crate::appliances::certificates::{self, StoredCertificate};
 use crate::appliances::join::{EarlierAttempt, JoinDecision, JoinRefusal, JoinToken, decide};
-use crate::appliances::{Appliance, ApplianceEvent, ApplianceState, tokens, store, subject};
+use crate::appliances::{Appliance, ApplianceEvent, ApplianceState, store, subject, tokens};
 use crate::audit;
 use crate::db::{Conn, Turn, mark_change, transact};
 

@@ -154,11 +154,19 @@ mod tests {
             ("a living one in the handshake", decide(Some(&old), active, "k", Shown::InHandshake, before), Ok(())),
             ("an expired one in the message", decide(Some(&old), active, "k", Shown::InMessage, after), Ok(())),
             ("a held appliance's", decide(Some(&old), Some(ApplianceState::Held), "k", Shown::InHandshake, before), Ok(())),
-            ("a living one in the message", decide(Some(&old), active, "k", Shown::InMessage, before), Err(RenewalRefusal::StillValid)),
+            (
+                "a living one in the message",
+                decide(Some(&old), active, "k", Shown::InMessage, before),
+                Err(RenewalRefusal::StillValid),
+            ),
             ("another key", decide(Some(&old), active, "l", Shown::InHandshake, before), Err(RenewalRefusal::OtherKey)),
             ("a revoked one", decide(Some(&revoked), active, "k", Shown::InMessage, after), Err(RenewalRefusal::NotEnrolled)),
             ("a stranger's", decide(None, None, "k", Shown::InMessage, after), Err(RenewalRefusal::NotEnrolled)),
-            ("a retired appliance's", decide(Some(&old), Some(ApplianceState::Retired), "k", Shown::InMessage, after), Err(RenewalRefusal::NotEnrolled)),
+            (
+                "a retired appliance's",
+                decide(Some(&old), Some(ApplianceState::Retired), "k", Shown::InMessage, after),
+                Err(RenewalRefusal::NotEnrolled),
+            ),
         ];
         for (sentence, got, expected) in rows {
             assert_eq!(got, expected, "{sentence}");

@@ -26,8 +26,13 @@ pub(crate) async fn heartbeat_arrives(
     let key = links::key(who);
     let Some(loaded) = taking.links.get_mut(&key) else { return Ok(false) };
     let link = &mut loaded.link;
-    let values: BTreeMap<&String, f64> =
-        request.values.iter().filter(|(name, _)| is_good_name(name)).map(|(name, value)| (name, *value)).take(MAX_VALUES).collect();
+    let values: BTreeMap<&String, f64> = request
+        .values
+        .iter()
+        .filter(|(name, _)| is_good_name(name))
+        .map(|(name, value)| (name, *value))
+        .take(MAX_VALUES)
+        .collect();
     let services: BTreeMap<&String, ServiceState> = request
         .services
         .iter()

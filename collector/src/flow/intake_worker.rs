@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use mainstay_shared::directive::Directive;
@@ -18,6 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::World;
 use super::heartbeat_arrives::heartbeat_arrives;
 use super::report_arrives::{Outcome, Taking, report_arrives};
+use crate::appliances::clone::StaleReason;
+use crate::appliances::links::LinkKey;
 use crate::appliances::{Identity, directives, links};
 use crate::audit;
 use crate::db::{Conn, Turn, mark_change, transact};
@@ -28,6 +31,9 @@ use crate::intake::store as records;
 const QUEUE: usize = 4096;
 /// Messages committed together.
 const BATCH: usize = 256;
+
+/// Ended epochs that speak are counted this long after the last.
+const LATELY: Duration = Duration::from_secs(3600);
 
 /// What an agent sent.
 #[derive(Debug)]
@@ -85,6 +91,26 @@ pub(crate) struct Worker {
     world: World,
     queue: mpsc::Receiver<Job>,
     counts: Counts,
+    ended_epochs: EndedEpochs,
+}
+
+/// How often, and when last, an ended epoch of an appliance spoke to this node; a restart of the collector forgets it.
+#[derive(Debug, Default)]
+struct EndedEpochs(HashMap<LinkKey, (u32, Duration)>);
+
+impl EndedEpochs {
+    fn lately(&self) -> HashMap<LinkKey, u32> {
+        self.0.iter().map(|(key, (count, _))| (key.clone(), *count)).collect()
+    }
+
+    fn note(&mut self, key: LinkKey, now: Duration) {
+        let entry = self.0.entry(key).or_default();
+        *entry = (entry.0.saturating_add(1), now);
+    }
+
+    fn forget_old(&mut self, now: Duration) {
+        self.0.retain(|_, (_, last)| now.saturating_sub(*last) < LATELY);
+    }
 }
 
 /// Makes the way to intake and its worker.
@@ -98,7 +124,7 @@ pub(crate) async fn open(world: &World) -> anyhow::Result<(Intake, Worker)> {
     let (sender, receiver) = mpsc::channel(QUEUE);
     let counts = Counts::default();
     let intake = Intake { queue: sender, counts: counts.clone(), collector_epoch: epoch.parse()? };
-    Ok((intake, Worker { world: world.clone(), queue: receiver, counts }))
+    Ok((intake, Worker { world: world.clone(), queue: receiver, counts, ended_epochs: EndedEpochs::default() }))
 }
 
 impl Intake {
@@ -121,27 +147,28 @@ impl Worker {
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            self.counts.alive_ms.store(u64::MAX, Ordering::Relaxed);
+            self.counts.busy_since_ms.store(u64::MAX, Ordering::Relaxed);
             if self.queue.recv_many(&mut batch, BATCH).await == 0 {
                 return Ok(());
             }
-            self.counts.alive_ms.store(self.monotonic_ms(), Ordering::Relaxed);
+            self.counts.busy_since_ms.store(self.monotonic_ms(), Ordering::Relaxed);
             self.work(std::mem::take(&mut batch)).await;
         }
     }
 
-    async fn work(&self, batch: Vec<Job>) {
+    async fn work(&mut self, batch: Vec<Job>) {
         let begun = self.world.time.monotonic();
+        self.ended_epochs.forget_old(begun);
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         self.counts.batch_size.observe(batch.len() as f64);
-        match commit(&self.world, &batch).await {
+        match commit(&self.world, &self.ended_epochs, &batch).await {
             Ok(answers) => batch.into_iter().zip(answers).for_each(|(job, answer)| self.answer(job, Ok(answer))),
             Err(error) if batch.len() == 1 => self.refuse(batch, &error),
             Err(error) => {
                 tracing::warn!(error = %format!("{error:#}"), count = batch.len(), "a batch failed: trying each message alone");
                 for job in batch {
                     let alone = vec![job];
-                    match commit(&self.world, &alone).await {
+                    match commit(&self.world, &self.ended_epochs, &alone).await {
                         Ok(answers) => alone.into_iter().zip(answers).for_each(|(job, answer)| self.answer(job, Ok(answer))),
                         Err(error) => self.refuse(alone, &error),
                     }
@@ -149,10 +176,9 @@ impl Worker {
             }
         }
         self.counts.batch_seconds.observe((self.world.time.monotonic().saturating_sub(begun)).as_secs_f64());
-        self.world.look_now.notify_one();
     }
 
-    fn refuse(&self, batch: Vec<Job>, error: &anyhow::Error) {
+    fn refuse(&mut self, batch: Vec<Job>, error: &anyhow::Error) {
         for job in batch {
             tracing::error!(appliance = %job.who.appliance_id, error = %format!("{error:#}"), "a message could not be taken");
             self.counts.refused.get_or_create(&[("why", "failed")]).inc();
@@ -160,9 +186,17 @@ impl Worker {
         }
     }
 
-    fn answer(&self, job: Job, answer: Result<Answer, NotTaken>) {
+    fn answer(&mut self, job: Job, answer: Result<Answer, NotTaken>) {
         if let Ok(answer) = &answer {
             self.count(answer);
+            let ended = match answer {
+                Answer::Report(Outcome::Stale(StaleReason::Epoch), _) => true,
+                Answer::Report(Outcome::Taken(taken), _) => taken.ended_epoch,
+                _ => false,
+            };
+            if ended {
+                self.ended_epochs.note(links::key(&job.who), self.world.time.monotonic());
+            }
         }
         if job.answer.send(answer).is_err() {
             tracing::debug!(appliance = %job.who.appliance_id, "the agent did not wait for its answer; it will ask again");
@@ -204,11 +238,21 @@ fn is_poison(error: &anyhow::Error) -> bool {
     })
 }
 
-async fn commit(world: &World, batch: &[Job]) -> anyhow::Result<Vec<Answer>> {
-    Ok(transact!(world.db, Turn::Intake, |tx| { take_batch(tx, world, batch).await }))
+async fn commit(world: &World, ended_epochs: &EndedEpochs, batch: &[Job]) -> anyhow::Result<Vec<Answer>> {
+    let ended_epochs = ended_epochs.lately();
+    let (answers, changed) = transact!(world.db, Turn::Intake, |tx| { take_batch(tx, world, &ended_epochs, batch).await });
+    if changed {
+        world.look_now.notify_one();
+    }
+    Ok(answers)
 }
 
-async fn take_batch(tx: &mut Conn, world: &World, batch: &[Job]) -> anyhow::Result<Vec<Answer>> {
+async fn take_batch(
+    tx: &mut Conn,
+    world: &World,
+    ended_epochs: &HashMap<LinkKey, u32>,
+    batch: &[Job],
+) -> anyhow::Result<(Vec<Answer>, bool)> {
     let keys: Vec<_> = batch.iter().map(|job| links::key(&job.who)).collect::<HashSet<_>>().into_iter().collect();
     let links = links::load(tx, &keys).await?;
     let marks = records::load_marks(tx, &runs_of(batch)).await?;
@@ -222,6 +266,7 @@ async fn take_batch(tx: &mut Conn, world: &World, batch: &[Job]) -> anyhow::Resu
         marks,
         samples: Vec::new(),
         losses: Vec::new(),
+        ended_epochs,
         changed: false,
     };
     let mut answers = Vec::with_capacity(batch.len());
@@ -240,15 +285,17 @@ async fn take_batch(tx: &mut Conn, world: &World, batch: &[Job]) -> anyhow::Resu
         });
     }
     let Taking { tx, links, marks, samples, losses, changed, .. } = taking;
-    links::save(tx, links.iter().filter(|(key, now)| before.0.get(*key) != Some(*now)).map(|(key, now)| (key, &now.link))).await?;
-    records::save_marks(tx, marks.iter().filter(|(key, seq)| before.1.get(*key) != Some(*seq)).map(|(key, seq)| (key, *seq))).await?;
+    links::save(tx, links.iter().filter(|(key, now)| before.0.get(*key) != Some(*now)).map(|(key, now)| (key, &now.link)))
+        .await?;
+    records::save_marks(tx, marks.iter().filter(|(key, seq)| before.1.get(*key) != Some(*seq)).map(|(key, seq)| (key, *seq)))
+        .await?;
     records::add_samples(tx, &samples).await?;
     records::add_losses(tx, &losses, world.time.now()).await?;
     complete(tx, world, batch, &mut answers).await?;
     if changed {
         mark_change(tx).await?;
     }
-    Ok(answers)
+    Ok((answers, changed))
 }
 
 /// Adds to the answers what is read once for the whole batch: open directives, heads of audit chains.

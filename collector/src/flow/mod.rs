@@ -42,3 +42,8 @@ pub(crate) struct World {
     /// Asks this node to look for changes now rather than at the next tick.
     pub(crate) look_now: Arc<Notify>,
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -16,11 +16,11 @@ use super::faults_arrive::{ArrivedChange, ArrivedFrom, faults_arrive};
 use crate::appliances::clone::{HoldReason, NonceVerdict, Remembered, Said, StaleReason, judge};
 use crate::appliances::links::{Link, LinkKey, LoadedLink};
 use crate::appliances::{ApplianceEvent, ApplianceState, Identity, store, subject};
+use crate::audit;
 use crate::config::Config;
 use crate::db::Conn;
 use crate::intake::rules::{self, Frame, Place};
 use crate::intake::{LaneKey, Loss, StoredSamples, store as records};
-use crate::audit;
 
 /// The code of the fault that a copy raises, on the component `agent`.
 pub(crate) const CODE_IDENTITY_CLONED: &str = "identity_cloned";
@@ -34,6 +34,8 @@ pub(crate) struct Taking<'t> {
     pub(crate) marks: HashMap<LaneKey, u64>,
     pub(crate) samples: Vec<(LinkKey, StoredSamples)>,
     pub(crate) losses: Vec<Loss>,
+    /// How often an ended epoch of an appliance has spoken lately.
+    pub(crate) ended_epochs: &'t HashMap<LinkKey, u32>,
     /// Something that a page shows has changed.
     pub(crate) changed: bool,
 }
@@ -63,6 +65,8 @@ pub(crate) struct Taken {
     pub(crate) replays: u64,
     /// Records lost by lane: fault, sample.
     pub(crate) lost: [u64; 2],
+    /// Another run of the agent had spoken in between: two machines take turns.
+    pub(crate) ended_epoch: bool,
     /// The appliance was held by this report.
     pub(crate) newly_held: bool,
 }
@@ -77,7 +81,8 @@ pub(crate) async fn report_arrives(
     let key = (who.tenant_id.clone(), who.appliance_id.to_string());
     let Some(loaded) = taking.links.get(&key) else { return Ok(Outcome::Gone) };
     let epoch_known = Lane::ALL.into_iter().any(|lane| taking.marks.contains_key(&lane_key(&key, &request.epoch, lane)));
-    let verdict = verdict_on(&loaded.link, request, epoch_known);
+    let ended_epochs = taking.ended_epochs.get(&key).copied().unwrap_or_default();
+    let verdict = verdict_on(&loaded.link, request, epoch_known, ended_epochs);
     if let NonceVerdict::Stale(reason) = verdict {
         return Ok(Outcome::Stale(reason));
     }
@@ -90,6 +95,7 @@ pub(crate) async fn report_arrives(
         goodbye: false,
     };
     if let NonceVerdict::Copy(reason) = verdict {
+        story.taken.ended_epoch = reason == HoldReason::TwoRuns;
         story.hold(taking, reason).await?;
     }
     story.take_records(taking, request).await?;
@@ -102,7 +108,7 @@ pub(crate) async fn report_arrives(
     Ok(Outcome::Taken(Box::new(story.taken)))
 }
 
-fn verdict_on(link: &Link, request: &ReportRequest, epoch_known: bool) -> NonceVerdict {
+fn verdict_on(link: &Link, request: &ReportRequest, epoch_known: bool, ended_epochs: u32) -> NonceVerdict {
     let remembered =
         Remembered { epoch: &link.epoch, attempt: link.attempt, nonce: &link.nonce, nonce_before: &link.nonce_before };
     let said = Said {
@@ -110,6 +116,7 @@ fn verdict_on(link: &Link, request: &ReportRequest, epoch_known: bool) -> NonceV
         attempt: i64::try_from(request.attempt).unwrap_or(i64::MAX),
         echo: request.nonce_echo.as_ref().map(Nonce::as_str),
         epoch_known,
+        ended_epochs,
     };
     judge(remembered, said)
 }
@@ -139,10 +146,7 @@ impl Story {
                 touched.push(lane);
             }
         }
-        self.taken.acks = touched
-            .iter()
-            .map(|lane| lane.record(taking.marks.get(lane).copied().unwrap_or_default()))
-            .collect();
+        self.taken.acks = touched.iter().map(|lane| lane.record(taking.marks.get(lane).copied().unwrap_or_default())).collect();
         if let Some(first) = self.taken.refused.first() {
             let event = ApplianceEvent::RecordsRefused {
                 count: self.taken.refused.len() as u64,
@@ -300,12 +304,7 @@ impl Story {
         Ok(())
     }
 
-    async fn move_link(
-        &mut self,
-        taking: &mut Taking<'_>,
-        request: &ReportRequest,
-        verdict: NonceVerdict,
-    ) -> anyhow::Result<()> {
+    async fn move_link(&mut self, taking: &mut Taking<'_>, request: &ReportRequest, verdict: NonceVerdict) -> anyhow::Result<()> {
         let received_at = self.frame.received_at;
         let Some(loaded) = taking.links.get_mut(&self.key) else { return Ok(()) };
         let link = &mut loaded.link;

@@ -32,8 +32,8 @@ pub(crate) struct Counts {
     pub(crate) holds: Counter,
     /// Long polls that wait now.
     pub(crate) waiting_polls: Gauge,
-    /// When the worker last began to wait for work or ended a batch: its sign of life, in ms of the process's monotonic time.
-    pub(crate) alive_ms: Arc<AtomicU64>,
+    /// Since when the worker is at its present batch, in ms of the process's monotonic time; `u64::MAX` while it waits for work.
+    pub(crate) busy_since_ms: Arc<AtomicU64>,
 }
 
 impl Default for Counts {
@@ -48,7 +48,7 @@ impl Default for Counts {
             batch_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             holds: Counter::default(),
             waiting_polls: Gauge::default(),
-            alive_ms: Arc::default(),
+            busy_since_ms: Arc::new(AtomicU64::new(u64::MAX)),
         }
     }
 }

@@ -104,7 +104,9 @@ pub(crate) fn clean(record: &Record, json_bytes: usize) -> Result<Payload, Unfit
         Payload::Gap(gap) => clean_gap(gap).map(Payload::Gap),
         Payload::Fault(change) if in_fault_lane => clean_fault(change).map(Payload::Fault),
         Payload::Started(started) if in_fault_lane => clean_started(started).map(Payload::Started),
-        Payload::Goodbye(goodbye) if in_fault_lane => Ok(Payload::Goodbye(Goodbye { reason: word(&goodbye.reason), ..goodbye.clone() })),
+        Payload::Goodbye(goodbye) if in_fault_lane => {
+            Ok(Payload::Goodbye(Goodbye { reason: word(&goodbye.reason), ..goodbye.clone() }))
+        }
         Payload::Test(test) if in_fault_lane => Ok(Payload::Test(TestMessage { mark: word(&test.mark), note: line(&test.note) })),
         _ => Err(Unfit::Lane(record.id.lane.as_str())),
     }

@@ -62,7 +62,11 @@ pub(crate) async fn save_marks(tx: &mut Conn, marks: impl Iterator<Item = (&Lane
 }
 
 /// The hashes under which a fault-lane record's id was taken before: empty, one, or (after a copy) several.
-pub(crate) async fn known_hashes(tx: &mut Conn, (tenant_id, appliance_id): &LinkKey, id: &RecordId) -> Result<Vec<String>, sqlx::Error> {
+pub(crate) async fn known_hashes(
+    tx: &mut Conn,
+    (tenant_id, appliance_id): &LinkKey,
+    id: &RecordId,
+) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar("SELECT hash FROM fault_records WHERE tenant_id = $1 AND appliance_id = $2 AND epoch = $3 AND seq = $4")
         .bind(tenant_id)
         .bind(appliance_id)

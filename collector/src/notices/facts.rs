@@ -93,7 +93,7 @@ fn person_and_note(event: &TicketEvent) -> (String, String) {
 }
 
 /// The checks behind the decision, a line each: whatever stands under `seen.checks` of the stored grounds.
-fn checks_of(grounds: &str) -> Vec<String> {
+pub(crate) fn checks_of(grounds: &str) -> Vec<String> {
     let grounds: Value = serde_json::from_str(grounds).unwrap_or_default();
     let checks = grounds.pointer("/seen/checks").and_then(Value::as_array);
     let word = |check: &Value, key: &str| check.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();

@@ -6,7 +6,7 @@ use askama::Template;
 use mainstay_shared::severity::Severity;
 
 use super::facts::Facts;
-pub(crate) use super::facts::one_line;
+pub(crate) use super::facts::{checks_of, one_line};
 use super::rules::{Kind, Told, Why};
 use crate::customers::{Language, Role};
 
@@ -110,7 +110,8 @@ pub(crate) fn severity_word(severity: Severity, language: Language) -> &'static 
     }
 }
 
-fn reason_words(reason: &str, language: Language) -> &'static str {
+/// Why an impact was decided: the words of a `severity::Reason`.
+pub(crate) fn reason_words(reason: &str, language: Language) -> &'static str {
     let (zh, en) = match reason {
         "service_down" => ("业务服务无应答", "the business service does not answer"),
         "group_below_need" => ("正常的成员少于业务所需", "fewer members are healthy than the business needs"),

@@ -63,7 +63,7 @@ pub(crate) fn group_now(appliance_id: &str, service: &str, landscape: &Landscape
     match landscape.group_of(appliance_id, service) {
         Some(group) => GroupNow {
             name: group.name.clone(),
-            needs: u32::try_from(group.needs).unwrap_or(u32::MAX),
+            needs: group.needs,
             members: group
                 .members
                 .iter()

@@ -11,6 +11,8 @@ pub(crate) mod rules;
 pub(crate) mod state;
 pub(crate) mod acts;
 pub(crate) mod store;
+#[cfg(test)]
+pub(crate) mod testing;
 
 /// Where a ticket stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

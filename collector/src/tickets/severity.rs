@@ -218,6 +218,8 @@ fn machine(dependents: &[GroupNow], services: &[MemberNow]) -> Decision {
         decision(Interrupted, false, Reason::DependentDown)
     } else if standings.contains(&(Standing::Unsure, true)) {
         decision(Interrupted, true, Reason::DependentDown)
+    } else if standings.contains(&(Standing::Covered, true)) {
+        decision(Slight, false, Reason::RedundancyLost)
     } else if services.iter().any(|service| service.state == ServiceState::Unknown) {
         decision(Slight, true, Reason::ServicesUnknown)
     } else {
@@ -239,3 +241,6 @@ fn silence(services: &[GroupNow]) -> Decision {
 fn decision(impact: BusinessImpact, presumed: bool, reason: Reason) -> Decision {
     Decision { impact, severity: impact.severity(), presumed, reason }
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,3 +111,76 @@ fn name(event: &TicketEvent) -> &'static str {
         _ => "changed",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mainstay_shared::severity::{Attribution, BusinessImpact};
+
+    use super::*;
+    use crate::tickets::testing::ticket;
+
+    fn reopened() -> TicketEvent {
+        TicketEvent::Reopened { component: "c".into(), code: "x".into(), episode: "e".into(), summary: "s".into() }
+    }
+
+    fn taken() -> TicketEvent {
+        TicketEvent::Taken { staff_id: "w".into(), name: "W".into() }
+    }
+
+    fn closed() -> TicketEvent {
+        TicketEvent::Closed { why: "w".into() }
+    }
+
+    #[test]
+    fn each_state_has_its_way_out_and_no_other() {
+        let rows = [
+            ("all episodes cleared", Open, TicketEvent::Recovered, Some(Recovered)),
+            ("what is recovered recovers no more", Recovered, TicketEvent::Recovered, None),
+            ("a dead ticket does not recover", Closed, TicketEvent::Recovered, None),
+            ("confirmed", Recovered, closed(), Some(Closed)),
+            ("closed by a manager while it fails", Open, closed(), Some(Closed)),
+            ("closed once", Closed, closed(), None),
+            ("back in the flap window", Recovered, reopened(), Some(Open)),
+            ("back after closing", Closed, reopened(), Some(Open)),
+            ("what is open is not reopened", Open, reopened(), None),
+            ("taken while recovered", Recovered, taken(), Some(Recovered)),
+            ("a dead ticket is not taken", Closed, taken(), None),
+            ("a note on a dead ticket", Closed, TicketEvent::Noted { text: "n".into() }, Some(Closed)),
+            (
+                "its attribution found out later",
+                Closed,
+                TicketEvent::Attributed { attribution: Attribution::Customer, why: "w".into() },
+                Some(Closed),
+            ),
+        ];
+        for (sentence, state, event, expected) in rows {
+            let mut ticket = Ticket { state, ..ticket() };
+            let outcome = apply(&mut ticket, UnixMs(9), &event).map(|()| ticket.state).ok();
+            assert_eq!(outcome, expected, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn an_impossible_event_names_the_ticket_and_changes_nothing() {
+        let mut ticket = Ticket { state: Closed, ..ticket() };
+        let before = ticket.clone();
+        let error = apply(&mut ticket, UnixMs(9), &taken()).expect_err("impossible");
+        assert_eq!(error.to_string(), "T-000001 is closed: it can't be taken");
+        assert_eq!(ticket, before);
+    }
+
+    #[test]
+    fn a_reopened_ticket_waits_for_a_new_response_and_keeps_its_impact() {
+        let mut ticket = ticket();
+        let responded = TicketEvent::Responded {
+            staff_id: "w".into(),
+            name: "W".into(),
+            way: crate::tickets::ResponseWay::Diagnosis,
+            note: String::new(),
+        };
+        for event in [&responded, &TicketEvent::Recovered, &reopened()] {
+            apply(&mut ticket, UnixMs(9), event).expect("possible");
+        }
+        assert_eq!((ticket.responded_at, ticket.recovered_at, ticket.impact), (None, None, BusinessImpact::Interrupted));
+    }
+}

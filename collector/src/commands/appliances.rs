@@ -1,0 +1,82 @@
+//! `appliance list|release|retire|approve-renewal`: what only an operator does to an enrolled appliance (R25, R26).
+//!
+//! Each act is recorded in the customer's chain of events.
+
+use clap::Subcommand;
+
+use super::exit::{Exit, Failure};
+use super::{Room, local_actor, print_list, say};
+use crate::appliances::store;
+use crate::flow::appliance_acts::{self, Acted, ApplianceAct};
+use crate::notices::texts::one_line;
+
+/// `appliance ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApplianceCommand {
+    /// List the appliances
+    List {
+        /// Of this customer only
+        #[arg(long, value_name = "CUSTOMER")]
+        customer: Option<String>,
+    },
+    /// Release one that is held as a clone or a rewound snapshot
+    Release {
+        /// Its id
+        appliance: String,
+        /// Why it is good again
+        #[arg(long)]
+        why: String,
+    },
+    /// Take one out of service for good: its certificates are worth nothing any more
+    Retire {
+        /// Its id
+        appliance: String,
+        /// Why
+        #[arg(long)]
+        why: String,
+    },
+    /// Let one whose certificate has expired renew it with the same key
+    ApproveRenewal {
+        /// Its id
+        appliance: String,
+    },
+}
+
+/// Runs `appliance ...`.
+pub(crate) async fn run(room: &Room, command: ApplianceCommand) -> anyhow::Result<()> {
+    let (appliance_id, act) = match command {
+        ApplianceCommand::List { customer } => return list(room, customer.as_deref()).await,
+        ApplianceCommand::Release { appliance, why } => (appliance, ApplianceAct::Release { why }),
+        ApplianceCommand::Retire { appliance, why } => (appliance, ApplianceAct::Retire { why }),
+        ApplianceCommand::ApproveRenewal { appliance } => (appliance, ApplianceAct::ApproveRenewal),
+    };
+    let world = room.world().await?;
+    let unknown = || Failure::new(Exit::Data, format!("appliance {appliance_id:?}: expected one of `appliance list`"));
+    let tenant_id = store::tenant_of(&mut *world.db.read().await?, &appliance_id).await?.ok_or_else(unknown)?;
+    match appliance_acts::act(&world, &local_actor(), (&tenant_id, &appliance_id), &act).await? {
+        Acted::Done => {
+            say(&format!("已完成：{appliance_id}"), &format!("Done: {appliance_id}"));
+            Ok(())
+        }
+        Acted::NothingToDo => Err(Failure::new(Exit::Refused, format!("appliance {appliance_id}: {}", nothing_to_do(&act)))),
+        Acted::NoAppliance => Err(unknown()),
+    }
+}
+
+fn nothing_to_do(act: &ApplianceAct) -> &'static str {
+    match act {
+        ApplianceAct::Release { .. } => "it is not held",
+        ApplianceAct::Retire { .. } => "it is retired already",
+        ApplianceAct::ApproveRenewal => "no renewal waits for approval",
+        ApplianceAct::RevokeCertificate { .. } | ApplianceAct::Ask(_) => "there is nothing to do",
+    }
+}
+
+async fn list(room: &Room, customer: Option<&str>) -> anyhow::Result<()> {
+    let found = store::list(&mut *room.db().await?.read().await?, customer).await?;
+    print_list(room.json, &found, |one| {
+        let state = if one.held_reason.is_empty() { one.state.as_str().to_owned() } else { format!("held: {}", one.held_reason) };
+        let name = one_line(&format!("{} {} {}", one.name, one.model, one.serial));
+        format!("{}  {}/{}  {}  {}  {state}  {name}", one.appliance_id, one.tenant_id, one.site_id, one.product, one.duty)
+    })
+}

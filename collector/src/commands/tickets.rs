@@ -1,0 +1,197 @@
+//! `ticket list`, `ticket show`, `explain`, `notice list`, `notice retry`: the work, seen from the machine's own shell.
+//!
+//! Looking only, but for `notice retry`, which makes unsent notices due now.
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::exit::{Exit, Failure};
+use super::{Room, print_list, say};
+use crate::clocks::{self, Clock};
+use crate::customers::Language;
+use crate::db::{Conn, Turn, mark_change, transact};
+use crate::flow;
+use crate::notices::outbox::{self, Notice};
+use crate::notices::texts;
+use crate::tickets::store::{self, Filter, TimelineEntry};
+use crate::tickets::{Ticket, TicketState};
+
+/// The longest listing.
+const MAX_ROWS: i64 = 500;
+
+/// `ticket ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum TicketCommand {
+    /// List tickets, newest first
+    List {
+        /// Of this customer only
+        #[arg(long, value_name = "CUSTOMER")]
+        customer: Option<String>,
+        /// Closed ones too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show a ticket with its clocks, its timeline and the notices that went out
+    Show {
+        /// The ticket, such as T-000042
+        ticket: String,
+    },
+}
+
+/// `notice ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum NoticeCommand {
+    /// List notices, newest first
+    List {
+        /// Of this customer only
+        #[arg(long, value_name = "CUSTOMER")]
+        customer: Option<String>,
+        /// In this state only
+        #[arg(long, value_parser = ["waiting", "sent", "refused"])]
+        state: Option<String>,
+    },
+    /// Try unsent notices again now, refused ones too
+    Retry {
+        /// This notice only (default: all)
+        notice: Option<String>,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    ticket: Ticket,
+    clocks: Vec<Clock>,
+    timeline: Vec<TimelineEntry>,
+    notices: Vec<Notice>,
+}
+
+/// Runs `ticket ...`.
+pub(crate) async fn ticket(room: &Room, command: TicketCommand) -> anyhow::Result<()> {
+    let db = room.db().await?;
+    let mut conn = db.read().await?;
+    match command {
+        TicketCommand::List { customer, all } => {
+            let filter = Filter { tenant_id: customer, not_closed: !all, ..Filter::default() };
+            let found = store::list(&mut conn, &filter, None, MAX_ROWS).await?;
+            print_list(room.json, &found, |ticket| {
+                let (zh, en) = severity(ticket);
+                let state = state_words(ticket.state);
+                format!("{}  {zh} / {en}  {state}  {}  {}", ticket.ticket_id, ticket.tenant_id, texts::one_line(&ticket.summary))
+            })
+        }
+        TicketCommand::Show { ticket } => {
+            let shown = load(&mut conn, &ticket).await?;
+            if room.json {
+                println!("{}", serde_json::to_string_pretty(&shown)?);
+            } else {
+                print_ticket(&shown);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn severity(ticket: &Ticket) -> (&'static str, &'static str) {
+    (texts::severity_word(ticket.severity, Language::Zh), texts::severity_word(ticket.severity, Language::En))
+}
+
+fn state_words(state: TicketState) -> &'static str {
+    match state {
+        TicketState::Open => "处理中 / open",
+        TicketState::Recovered => "已恢复 / recovered",
+        TicketState::Closed => "已关闭 / closed",
+    }
+}
+
+async fn load(conn: &mut Conn, ticket_id: &str) -> anyhow::Result<Shown> {
+    let ticket = store::find(conn, ticket_id).await?.ok_or_else(|| unknown(ticket_id))?;
+    Ok(Shown {
+        clocks: clocks::store::of_ticket(conn, &ticket.tenant_id, ticket_id).await?,
+        timeline: store::timeline(conn, &ticket.tenant_id, ticket_id).await?,
+        notices: outbox::of_ticket(conn, &ticket.tenant_id, ticket_id).await?,
+        ticket,
+    })
+}
+
+fn unknown(ticket_id: &str) -> anyhow::Error {
+    Failure::new(Exit::Data, format!("ticket {ticket_id:?}: expected one of `ticket list --all`, such as T-000042"))
+}
+
+fn print_ticket(shown: &Shown) {
+    let Shown { ticket, clocks, timeline, notices } = shown;
+    let (zh, en) = severity(ticket);
+    let presumed = if ticket.presumed { "（推定 / presumed）" } else { "" };
+    println!("{}  {zh} / {en}{presumed}  {}", ticket.ticket_id, state_words(ticket.state));
+    println!("  {}", texts::one_line(&ticket.summary));
+    for language in Language::ALL {
+        println!("  {}", texts::reason_words(&ticket.reason, language));
+    }
+    for check in texts::checks_of(&ticket.grounds) {
+        println!("  - {check}");
+    }
+    println!("时钟 / clocks");
+    for clock in clocks {
+        println!("  {}  {}  {} -> {}", clock.clock_no, clock.state.as_str(), clock.started_at, clock.due_at);
+    }
+    println!("经过 / timeline");
+    for entry in timeline {
+        let mut event = serde_json::to_value(&entry.event).unwrap_or_default();
+        let kind = event.as_object_mut().and_then(|fields| fields.remove("type"));
+        let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+        println!("  {}  {}  {kind}  {}", entry.at, entry.actor, texts::one_line(&event.to_string()));
+    }
+    println!("通知 / notices");
+    for notice in notices {
+        println!("  {}  {}  {}  {}", notice.state, notice.recipient, notice.title, notice.last_error);
+    }
+}
+
+/// Runs `explain`.
+pub(crate) async fn explain(room: &Room, ticket_id: &str) -> anyhow::Result<()> {
+    let db = room.db().await?;
+    let explained = flow::explain::explain(&mut *db.read().await?, ticket_id).await?.ok_or_else(|| unknown(ticket_id))?;
+    if room.json {
+        println!("{}", serde_json::to_string_pretty(&explained)?);
+        return Ok(());
+    }
+    println!("{}", explained.ticket_id);
+    for step in &explained.steps {
+        println!("  {}  #{}  {}", step.at, step.seq, step.what);
+    }
+    if !explained.rows_agree {
+        return Err(Failure::new(Exit::Data, "the stored clocks differ from what the record of events proves"));
+    }
+    Ok(())
+}
+
+/// Runs `notice ...`.
+pub(crate) async fn notice(room: &Room, command: NoticeCommand) -> anyhow::Result<()> {
+    let (db, now) = (room.db().await?, room.time.now());
+    match command {
+        NoticeCommand::List { customer, state } => {
+            let (customer, state) = (customer.unwrap_or_default(), state.unwrap_or_default());
+            let found = outbox::list(&mut *db.read().await?, &customer, &state, MAX_ROWS).await?;
+            print_list(room.json, &found, |notice| {
+                let error = if notice.last_error.is_empty() { String::new() } else { format!("  {}", notice.last_error) };
+                format!(
+                    "{}  {}  {}  {}  {}{error}",
+                    notice.notice_id, notice.state, notice.recipient, notice.subject_id, notice.title
+                )
+            })
+        }
+        NoticeCommand::Retry { notice } => {
+            let wanted = notice.unwrap_or_default();
+            let count = transact!(db, Turn::Console, |tx| {
+                let count = outbox::try_again(tx, &wanted, now).await?;
+                mark_change(tx).await?;
+                Ok(count)
+            });
+            if room.json {
+                println!("{}", serde_json::json!({ "due": count }));
+            }
+            say(&format!("{count} 封通知将立即重试。"), &format!("{count} notices are due now."));
+            Ok(())
+        }
+    }
+}
