@@ -82,13 +82,17 @@ impl Chain {
         Ok(bytes)
     }
 
-    /// The bodies of the frames at `places`; `None` where a frame is no longer what was written.
+    /// The bodies of the frames at `places`; `None` where a frame is no longer what was written, or its segment is gone.
     pub(super) fn read_frames(&self, places: &[Place]) -> io::Result<Vec<Option<Vec<u8>>>> {
         let mut open: Option<(u32, File)> = None;
         let mut bodies = Vec::with_capacity(places.len());
         for place in places {
             if open.as_ref().is_none_or(|(number, _)| *number != place.segment) {
-                open = Some((place.segment, File::open(self.path(place.segment))?));
+                open = match File::open(self.path(place.segment)) {
+                    Ok(file) => Some((place.segment, file)),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                    Err(error) => return Err(error),
+                };
             }
             let mut bytes = vec![0; place.bytes as usize];
             let read = open.as_ref().map(|(_, file)| file.read_exact_at(&mut bytes, u64::from(place.offset)));
