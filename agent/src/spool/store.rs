@@ -21,6 +21,9 @@ use super::state::{AckBody, Place, State, Waiting};
 use super::{Limits, SpoolError, Stats, repair, room};
 use crate::atomic_file;
 
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
 /// The open spool.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -315,11 +318,15 @@ fn lock(dir: &Path) -> Result<File, SpoolError> {
     let path = dir.join("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|source| SpoolError::Io { path: path.clone(), source })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(SpoolError::InUse { path }),
-        Err(std::fs::TryLockError::Error(source)) => Err(SpoolError::Io { path, source }),
+    // A killed agent holds its lock until the kernel has buried it; a supervisor may be quicker than that.
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(std::fs::TryLockError::Error(source)) => return Err(SpoolError::Io { path, source }),
+        }
     }
+    Err(SpoolError::InUse { path })
 }
 
 /// The record's JSON, its evidence cut until it fits [`MAX_RECORD_BYTES`].
