@@ -200,15 +200,14 @@ fn by(principal: &Principal) -> By {
     }
 }
 
-impl From<Refused> for ApiError {
-    fn from(refused: Refused) -> Self {
-        let (word, message) = (refused.word(), refused.to_string());
-        match refused {
-            Refused::NoSuchTicket { .. } => Self::NotFound,
-            Refused::Role { .. } => Self::Refused { word, message },
-            Refused::NoSuch { .. } | Refused::NoSuchColleague { .. } | Refused::Empty { .. } => Self::Bad(message),
-            Refused::Closed | Refused::StillFailing { .. } => Self::Conflict { word, message },
-        }
+/// An act's refusal as an answer.
+fn refusal(refused: Refused) -> ApiError {
+    let (word, message) = (refused.word(), refused.to_string());
+    match refused {
+        Refused::NoSuchTicket { .. } => ApiError::NotFound,
+        Refused::Role { .. } => ApiError::Refused { word, message },
+        Refused::NoSuch { .. } | Refused::NoSuchColleague { .. } | Refused::Empty { .. } => ApiError::Bad(message),
+        Refused::NotAnswered | Refused::CauseIsOpen { .. } | Refused::Closed | Refused::StillFailing { .. } => ApiError::Conflict { word, message },
     }
 }
 
@@ -227,7 +226,7 @@ pub(crate) async fn act(
         let mut conn = world.db.read().await?;
         seen(store::find(&mut conn, &ticket_id).await?, &principal)?;
     }
-    Ok(Json(staff_acts::act(&world, &by(&principal), &ticket_id, act).await??.into()))
+    Ok(Json(staff_acts::act(&world, &by(&principal), &ticket_id, act).await?.map_err(refusal)?.into()))
 }
 
 /// What a customer said.
@@ -266,7 +265,7 @@ pub(crate) async fn open(
         summary: body.summary,
         impact: body.impact,
     };
-    let ticket = staff_acts::open_for_customer(&world, &by(&principal), request).await??;
+    let ticket = staff_acts::open_for_customer(&world, &by(&principal), request).await?.map_err(refusal)?;
     Ok((StatusCode::CREATED, Json(ticket.into())))
 }
 

@@ -16,7 +16,7 @@ use crate::appliances::authority::Authority;
 use crate::db::Engine;
 use crate::flow::{World, changes, daily_mail, notices_go_out, outside_watch, time_passes};
 use crate::lifecycle::Lifecycle;
-use crate::server;
+use crate::{metrics, router, server};
 
 /// How long begun work may take to end after the soft stop; within systemd's TimeoutStopSec.
 const GRACE: Duration = Duration::from_secs(25);

@@ -14,8 +14,7 @@ use super::when;
 use crate::api::access::{Principal, Viewer};
 use crate::api::sessions::sign_in::{self, TokenOutcome, WantedToken};
 use crate::api::sessions::{rules, store, tokens};
-use crate::customers::Role;
-use crate::customers::listing::{self, CustomerLine};
+use crate::customers::{Customer, Role, listing};
 use crate::flow::World;
 
 struct SessionRow {
@@ -45,7 +44,7 @@ struct AccountPage {
     sessions: Vec<SessionRow>,
     tokens: Vec<TokenRow>,
     roles: Vec<&'static str>,
-    customers: Vec<CustomerLine>,
+    customers: Vec<Customer>,
     /// A token just made: shown once.
     secret: Option<String>,
 }
@@ -86,7 +85,7 @@ async fn form(
     })
 }
 
-fn token_row(token: &tokens::Token, customers: &[CustomerLine], now: UnixMs) -> TokenRow {
+fn token_row(token: &tokens::Token, customers: &[Customer], now: UnixMs) -> TokenRow {
     let verdict = rules::judge_token(token, now);
     let customer = token.tenant_id.as_ref().map(|id| customers.iter().find(|c| &c.tenant_id == id).map_or(id, |c| &c.name));
     TokenRow {

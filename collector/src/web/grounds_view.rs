@@ -80,7 +80,7 @@ fn of(w: Words, grounds: &Grounds, zone: &str) -> GroundsView {
             ..GroundsView::default()
         },
         Grounds::Machine { component, code, seen, dependents, services, .. } => GroundsView {
-            about: w.with("grounds.machine", &[("component", component), ("code", &w.of("fault", code))]),
+            about: w.with("grounds.machine", &[("component", &w.component(component)), ("code", &w.of("fault", code))]),
             measured: measured(w, seen),
             tries: tries(seen, zone),
             groups: dependents.iter().map(group_view).collect(),

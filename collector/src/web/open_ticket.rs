@@ -10,7 +10,7 @@ use super::overview::Names;
 use super::shell::{PageResult, Said, Shell, back_to, page, said};
 use crate::api::access::{Principal, Viewer};
 use crate::appliances;
-use crate::customers::listing;
+use crate::customers::store;
 use crate::flow::staff_acts::{CustomerRequest, open_for_customer};
 use crate::flow::World;
 use super::ticket::by;
@@ -50,7 +50,7 @@ async fn form(world: &World, viewer: &Viewer, principal: &Principal, given: Call
     let boxes = appliances::listing::list(&mut conn, None, "", 2000).await?;
     let mut places = Vec::new();
     for customer in &names.customers {
-        for site in listing::sites(&mut conn, &customer.tenant_id).await? {
+        for site in store::sites(&mut conn, &customer.tenant_id).await? {
             let (value, label) = (format!("{}/{}", site.tenant_id, site.site_id), format!("{} / {}", customer.name, site.name));
             let at_site = boxes.iter().filter(|a| a.tenant_id == site.tenant_id && a.site_id == site.site_id);
             let inside: Vec<Place> = at_site

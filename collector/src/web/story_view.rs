@@ -51,7 +51,7 @@ fn tell(w: Words, event: &TicketEvent, zone: &str) -> (&'static str, String, Str
             ("bad", text, summary.clone())
         }
         TicketEvent::Joined { component, code, summary, .. } => {
-            ("bad", w.with("event.joined", &[("component", component), ("code", &w.of("fault", code))]), summary.clone())
+            ("bad", w.with("event.joined", &[("component", &w.component(component)), ("code", &w.of("fault", code))]), summary.clone())
         }
         TicketEvent::ImpactChanged { from, to, reason, why, customer_word, .. } => {
             let tone = if to > from { "bad" } else { "good" };
@@ -60,7 +60,7 @@ fn tell(w: Words, event: &TicketEvent, zone: &str) -> (&'static str, String, Str
             (tone, text, [why.as_str(), customer_word.as_str()].join(" ").trim().to_owned())
         }
         TicketEvent::EpisodeCleared { component, code, summary, .. } => {
-            ("good", w.with("event.cleared", &[("component", component), ("code", &w.of("fault", code))]), summary.clone())
+            ("good", w.with("event.cleared", &[("component", &w.component(component)), ("code", &w.of("fault", code))]), summary.clone())
         }
         TicketEvent::Reopened { summary, .. } => ("bad", w.t("event.reopened").into_owned(), summary.clone()),
         TicketEvent::Recovered => ("good", w.t("event.recovered").into_owned(), none),

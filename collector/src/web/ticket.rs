@@ -17,8 +17,7 @@ use super::story_view::{self, Line};
 use super::when;
 use crate::api::access::{Principal, Viewer};
 use crate::clocks;
-use crate::customers::Role;
-use crate::customers::listing::{self, StaffLine};
+use crate::customers::{Staff, store as people};
 use crate::faults::{self, Episode};
 use crate::flow::{World, staff_acts};
 use crate::notices::listing::{NoticeLine, of_subject};
@@ -65,7 +64,7 @@ struct TicketPage {
     closed: bool,
     impacts: &'static [BusinessImpact],
     attributions: &'static [Attribution],
-    colleagues: Vec<StaffLine>,
+    colleagues: Vec<Staff>,
 }
 
 /// The message of an act before.
@@ -94,7 +93,7 @@ pub(crate) async fn show(
     let episodes = faults::store::of_ticket(&mut conn, tenant, id).await?;
     let timeline = store::timeline(&mut conn, tenant, id).await?;
     let notices = of_subject(&mut conn, tenant, id).await?;
-    let staff = listing::staff(&mut conn).await?;
+    let staff = people::all_staff(&mut conn).await?;
     let name_of = |id: &Option<String>| id.as_ref().and_then(|id| names.staff.get(id)).cloned().unwrap_or_default();
     let title = format!("{id} {}", ticket.summary);
     page(&TicketPage {
@@ -126,15 +125,15 @@ pub(crate) async fn show(
     })
 }
 
-fn works(person: &StaffLine) -> bool {
-    person.disabled_at.is_none() && Role::from_name(&person.role).is_some_and(Role::works_on_tickets)
+fn works(person: &Staff) -> bool {
+    person.disabled_at.is_none() && person.role.works_on_tickets()
 }
 
 fn episode_row(w: super::words::Words, episode: &Episode, zone: &str, names: &Names, now: UnixMs) -> EpisodeRow {
     EpisodeRow {
         appliance: names.appliance.get(&episode.appliance_id).cloned().unwrap_or_default(),
         appliance_id: episode.appliance_id.clone(),
-        component: episode.component.clone(),
+        component: w.component(&episode.component),
         code: w.of("fault", &episode.code).into_owned(),
         open: episode.open,
         summary: episode.summary.clone(),
