@@ -58,7 +58,7 @@ print(value)' "$1"; }
 
 chapter 1 'The vendor: a mail server and a collector / 供应商一侧'
 agents_port=$(free_port) web_port=${DEMO_WEB_PORT:-$(free_port)} mail_port=$(free_port) shop_port=$(free_port)
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE \
   -keyout "$demo/tls/mail.key" -out "$demo/tls/mail.pem" 2>/dev/null
 start mail /usr/bin/python3 -m aiosmtpd -n -u -c aiosmtpd.handlers.Mailbox -l "localhost:$mail_port" \
   --tlscert "$demo/tls/mail.pem" --tlskey "$demo/tls/mail.key" "$demo/mail/box"
