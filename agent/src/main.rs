@@ -38,12 +38,16 @@ struct Command {
 }
 
 fn main() -> ExitCode {
-    let lang = Lang::from_environment();
-    let ended = parse(lang).map_err(|error| Failure::new(Exit::Usage, error)).and_then(|command| perform(&command));
+    let mut lang = Lang::from_environment();
+    let parsed = parse(lang).map_err(|error| Failure::new(Exit::Usage, error));
+    let ended = parsed.and_then(|command| {
+        lang = command.output.lang;
+        perform(&command)
+    });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("mainstay-agent: {:#}", failure.error);
+            eprintln!("mainstay-agent: {}{:#}", failure.exit.headline(lang), failure.error);
             ExitCode::from(failure.exit as u8)
         }
     }

@@ -17,8 +17,13 @@ mod notices;
 mod flow;
 mod metrics;
 mod agent_api;
+mod api;
+mod web;
+mod router;
 mod server;
 mod commands;
+
+rust_i18n::i18n!("locales");
 
 fn main() -> std::process::ExitCode {
     // The second installation of a provider is the only way to fail here, and the first is as good.

@@ -130,7 +130,7 @@ impl Group {
     fn kill(&mut self) {
         if let Some(pid) = self.0.take() {
             // Gone already is as good as killed.
-            drop(kill_process_group(pid, Signal::KILL));
+            kill_process_group(pid, Signal::KILL).ok();
         }
     }
 }

@@ -1,4 +1,6 @@
 //! The whole agent in one process against a stand-in collector: enrol, run, status, test with a receipt, SIGTERM with a goodbye.
+//!
+//! The stories against the real collector, with real processes and kills, live in the `tests` crate.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

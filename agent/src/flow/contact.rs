@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use mainstay_shared::ids::RecordId;
 use mainstay_shared::receipt::{Receipt, ReceiptBody};
-use mainstay_shared::time_source::UnixMs;
+use mainstay_shared::time_source::{TimeSource, UnixMs};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, broadcast};
 
@@ -20,6 +21,9 @@ const CERTIFICATE_EXPIRED: &str = "CertificateExpired";
 pub(crate) struct ContactFacts {
     /// When the collector last answered, by the agent's clock.
     pub(crate) last_contact_at: Option<UnixMs>,
+    /// The same by monotonic time, which no jump of the clock makes old.
+    #[serde(skip)]
+    pub(crate) last_contact_mono: Option<Duration>,
     /// When records were last acknowledged.
     pub(crate) last_ack_at: Option<UnixMs>,
     /// Why the last try failed; none after a success.
@@ -85,15 +89,19 @@ impl Contact {
         change(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The collector answered at `now`; whether it had been out of reach.
-    pub(crate) fn reached(&self, now: UnixMs) -> bool {
+    /// The collector answered just now; whether it had been out of reach.
+    pub(crate) fn reached(&self, time: &TimeSource) -> bool {
         let mut was_in_trouble = false;
         self.note(|facts| {
             was_in_trouble = facts.trouble.take().is_some();
-            facts.last_contact_at = Some(now);
+            facts.last_contact_at = Some(time.now());
+            facts.last_contact_mono = Some(time.monotonic());
             facts.not_enrolled = false;
             facts.certificate_expired = false;
         });
+        if was_in_trouble {
+            tracing::info!("the collector is reached again");
+        }
         was_in_trouble
     }
 

@@ -1,4 +1,7 @@
 //! The stories of the agent: what happens, in order. Stages are passive; here they are put together.
+//!
+//! One short file per thing that happens; the list is their import order. A story loads, lets a pure rule decide, and stores; it
+//! must never hold a rule of its own.
 
 pub(crate) mod watch;
 pub(crate) mod contact;

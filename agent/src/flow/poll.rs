@@ -117,7 +117,7 @@ impl Polling {
 
     /// Takes an answer; whether it asked for anything new.
     async fn take(&self, reply: PollReply, memory: &mut Memory) -> Result<bool, SpoolError> {
-        if self.contact.reached(self.time.now()) {
+        if self.contact.reached(&self.time) {
             self.contact.report_now.notify_one();
         }
         self.clock.tell(reply.now, &self.time);

@@ -11,6 +11,8 @@ use super::contact::Contact;
 use crate::lifecycle::StopSignal;
 use crate::uplink::{Renewal, Uplink, renew, renewal_is_due};
 
+/// By then the first contact has told a clock that is far ahead from a certificate that has expired.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// How often the certificate's age is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
 /// How often an expired certificate's renewal is asked for again.
@@ -31,17 +33,17 @@ pub(crate) struct Renewing {
 /// # Errors
 /// None so far: every failure is tried again.
 pub(crate) async fn run(renewing: Renewing, stop: StopSignal) -> anyhow::Result<()> {
-    let mut asked = false;
+    let mut wait = FIRST_LOOK;
     loop {
-        let now = renewing.uplink.clock().now();
-        let due = renewal_is_due(now, renewing.uplink.identity().validity()) || renewing.contact.facts().certificate_expired;
-        let settled = if due || asked { renewing.renew_once().await } else { true };
-        let wait = if settled { LOOK_EVERY } else { ASK_AGAIN };
-        asked = tokio::select! {
+        let asked = tokio::select! {
             () = tokio::time::sleep(wait) => false,
             () = renewing.contact.renew_now.notified() => true,
             () = stop.clone().requested() => return Ok(()),
         };
+        let now = renewing.uplink.clock().now();
+        let due = renewal_is_due(now, renewing.uplink.identity().validity()) || renewing.contact.facts().certificate_expired;
+        let settled = if due || asked { renewing.renew_once().await } else { true };
+        wait = if settled { LOOK_EVERY } else { ASK_AGAIN };
     }
 }
 

@@ -159,7 +159,7 @@ impl Story {
         let contact = self.reporting.contact.clone();
         match outcome {
             Outcome::Sent(reply) => {
-                contact.reached(self.reporting.time.now());
+                contact.reached(&self.reporting.time);
                 return match self.acknowledged(reply, records).await {
                     Ok(round) => Ok(round),
                     Err(SpoolError::Stopped) => Err(SpoolError::Stopped.into()),
@@ -171,7 +171,7 @@ impl Story {
                 return Ok(Round::Wait(after.unwrap_or_else(|| self.backoff.next(&SystemRandom::new()))));
             }
             Outcome::Refused { word, message } if word == error_words::BAD_MESSAGE || word.is_empty() => {
-                contact.reached(self.reporting.time.now());
+                contact.reached(&self.reporting.time);
                 return self.refused(records, &message).await;
             }
             Outcome::Refused { word, message } => contact.failed(&format!("{word}: {message}")),

@@ -1,4 +1,7 @@
 //! The stories of reporting and polling, with a real spool on disk and a stand-in collector behind real TLS.
+//!
+//! The stand-in remembers what it took, as a collector would, and can be told to lose an answer, to refuse a record or to come
+//! back from a restore.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -34,6 +34,21 @@ pub(crate) enum Exit {
     NotAllowed = 77,
 }
 
+impl Exit {
+    /// What the code means; empty in English, where the error itself says it.
+    pub(crate) fn headline(self, lang: Lang) -> &'static str {
+        let zh = match self {
+            Self::Usage => "用法或配置错误：",
+            Self::BadData => "数据损坏：",
+            Self::Unavailable => "无应答：",
+            Self::Internal => "内部错误：",
+            Self::TryLater => "请稍后再试：",
+            Self::NotAllowed => "不允许或未登记：",
+        };
+        pick(lang, zh, "")
+    }
+}
+
 /// A command's failure: what to print and with which code to end.
 #[derive(Debug)]
 pub(crate) struct Failure {

@@ -1,4 +1,7 @@
 //! `test`: a marked message through the running agent to the collector and back, shown with its verified receipt.
+//!
+//! The agent sends it and verifies the receipt; this only asks and prints. Without a receipt in time it says so, and that the
+//! message waits: it must never claim a delivery.
 
 use std::path::Path;
 

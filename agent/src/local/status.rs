@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_shared::check::ServiceState;
 use mainstay_shared::time_source::{TimeSource, UnixMs};
@@ -22,7 +23,7 @@ use crate::spool::{self, Limits, Spool, Stats};
 use crate::uplink::{Identity, Uplink, Validity};
 
 /// Contact older than this is trouble: the long poll is renewed every minute.
-const CONTACT_IS_OLD_MS: i64 = 300_000;
+const CONTACT_IS_OLD_MS: u64 = 300_000;
 const DAY_MS: i64 = 86_400_000;
 
 /// What the running agent can tell.
@@ -59,6 +60,8 @@ pub(super) struct StatusReport {
     epoch: Option<String>,
     safe_mode: bool,
     contact: ContactFacts,
+    /// How long ago the collector last answered; none if it has not since the start.
+    contact_age_ms: Option<u64>,
     certificate_not_after: Option<UnixMs>,
     certificate_days_left: Option<i64>,
     spool: Stats,
@@ -92,18 +95,23 @@ impl From<spool::OpenEpisode> for OpenFault {
     }
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Facts {
     /// The status now.
     pub(super) fn report(&self) -> StatusReport {
         let identity = self.uplink.identity();
         let current = self.current.borrow();
-        let busy_ms = self.spool.busy_for().map(|busy| u64::try_from(busy.as_millis()).unwrap_or(u64::MAX));
+        let (contact, busy_ms) = (self.contact.facts(), self.spool.busy_for().map(millis));
         StatusReport {
             running: true,
             started_at: Some(self.started_at),
             epoch: Some(self.spool.epoch().to_string()),
             safe_mode: self.safe_mode,
-            contact: self.contact.facts(),
+            contact_age_ms: contact.last_contact_mono.map(|at| millis(self.time.monotonic().saturating_sub(at))),
+            contact,
             spool: self.spool.stats(),
             spool_busy_ms: busy_ms.filter(|busy| *busy >= 1000),
             spool_error: self.spool.last_error(),
@@ -114,7 +122,7 @@ impl Facts {
                 .map(|name| (name.clone(), ServiceStatus { state: current.services.get(name).copied() }))
                 .collect(),
             severity_blind: self.declared.is_empty(),
-            ..StatusReport::of_files(Some(&identity), self.time.now())
+            ..StatusReport::of_files(Some(&identity), self.uplink.clock().now())
         }
     }
 }
@@ -133,6 +141,7 @@ impl StatusReport {
             epoch: None,
             safe_mode: false,
             contact: ContactFacts::default(),
+            contact_age_ms: None,
             certificate_not_after: validity.map(|v| v.not_after),
             certificate_days_left: validity.map(|v| v.not_after.since_ms(now).div_euclid(DAY_MS)),
             spool: Stats::default(),
@@ -145,7 +154,7 @@ impl StatusReport {
     }
 
     fn contact_is_old(&self) -> bool {
-        self.contact.last_contact_at.is_none_or(|at| self.now.since_ms(at) > CONTACT_IS_OLD_MS)
+        self.contact_age_ms.is_none_or(|age| age > CONTACT_IS_OLD_MS)
     }
 }
 

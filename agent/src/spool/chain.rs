@@ -82,13 +82,17 @@ impl Chain {
         Ok(bytes)
     }
 
-    /// The bodies of the frames at `places`; `None` where a frame is no longer what was written.
+    /// The bodies of the frames at `places`; `None` where a frame is no longer what was written, or its segment is gone.
     pub(super) fn read_frames(&self, places: &[Place]) -> io::Result<Vec<Option<Vec<u8>>>> {
         let mut open: Option<(u32, File)> = None;
         let mut bodies = Vec::with_capacity(places.len());
         for place in places {
             if open.as_ref().is_none_or(|(number, _)| *number != place.segment) {
-                open = Some((place.segment, File::open(self.path(place.segment))?));
+                open = match File::open(self.path(place.segment)) {
+                    Ok(file) => Some((place.segment, file)),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                    Err(error) => return Err(error),
+                };
             }
             let mut bytes = vec![0; place.bytes as usize];
             let read = open.as_ref().map(|(_, file)| file.read_exact_at(&mut bytes, u64::from(place.offset)));
@@ -132,14 +136,14 @@ impl Chain {
 
     /// Appends `frames` to the newest segment and syncs them; `opening` is used if a failed sync forces a new segment.
     /// Returns where each frame lies.
-    pub(super) fn commit(&mut self, frames: &[(Kind, Vec<u8>)], opening: &[u8]) -> io::Result<Vec<Place>> {
+    pub(super) fn commit(&mut self, frames: &[(Kind, Vec<u8>)], opening: &mut dyn FnMut() -> Vec<u8>) -> io::Result<Vec<Place>> {
         if self.head.is_none() {
-            self.begin_segment(opening)?;
+            self.begin_segment(&opening())?;
         }
         match self.try_commit(frames) {
             Err(Failed::Sync(error)) => {
                 tracing::error!(lane = self.lane.as_str(), %error, "spool: fsync failed; the frames are written again into a new segment");
-                self.begin_segment(opening)?;
+                self.begin_segment(&opening())?;
                 self.try_commit(frames).map_err(Failed::into_io)
             }
             done => done.map_err(Failed::into_io),

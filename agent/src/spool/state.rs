@@ -297,9 +297,9 @@ impl State {
     }
 
     /// What a new segment begins with. Epochs with nothing waiting are left out (`current` stays).
-    pub(super) fn checkpoint(&mut self, current: Option<u32>) -> Checkpoint {
-        let waits = |key: &u32| self.fault.iter().chain(&self.sample).any(|w| w.epoch == *key);
-        let gone: Vec<u32> = self.epochs.keys().copied().filter(|k| Some(*k) != current && !waits(k)).collect();
+    pub(super) fn checkpoint(&mut self, current: u32) -> Checkpoint {
+        let waits: HashSet<u32> = self.fault.iter().chain(&self.sample).map(|w| w.epoch).collect();
+        let gone: Vec<u32> = self.epochs.keys().copied().filter(|key| *key != current && !waits.contains(key)).collect();
         for key in gone {
             self.forget_epoch(key);
         }

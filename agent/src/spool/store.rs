@@ -21,6 +21,9 @@ use super::state::{AckBody, Place, State, Waiting};
 use super::{Limits, SpoolError, Stats, repair, room};
 use crate::atomic_file;
 
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
 /// The open spool.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -63,7 +66,7 @@ impl Store {
         repair::quarantine(&store.dir, store.limits, &found.bad);
         let losses = repair::losses(&mut store.state, &found.bad, &found.gaps);
         store.current = store.state.key_of(&epoch);
-        let opening = store.opening();
+        let opening = opening(&mut store.state, store.current);
         // A full disk must not keep the agent from starting: reserve and samples go, faults stay.
         while let Err(error) = store.fault.begin_segment(&opening) {
             if !room::give_way(&mut store) {
@@ -145,11 +148,11 @@ impl Store {
     /// Appends frames to a lane's chain and syncs them.
     pub(super) fn commit(&mut self, lane: Lane, frames: &[(Kind, Vec<u8>)]) -> Result<Vec<Place>, SpoolError> {
         let bytes: u64 = frames.iter().map(|(_, body)| (body.len() + FRAME_HEAD) as u64).sum();
-        let opening = if lane == Lane::Fault { self.opening() } else { Vec::new() };
-        let path = self.dir.clone();
-        let chain = self.chain(lane);
-        let begun = if chain.needs_new_segment(bytes) { chain.begin_segment(&opening) } else { Ok(()) };
-        begun.and_then(|()| chain.commit(frames, &opening)).map_err(|source| SpoolError::Io { path, source })
+        let Self { dir, state, fault, sample, current, .. } = self;
+        let mut opening = || if lane == Lane::Fault { opening(state, *current) } else { Vec::new() };
+        let chain = if lane == Lane::Fault { fault } else { sample };
+        let begun = if chain.needs_new_segment(bytes) { chain.begin_segment(&opening()) } else { Ok(()) };
+        begun.and_then(|()| chain.commit(frames, &mut opening)).map_err(|source| SpoolError::Io { path: dir.clone(), source })
     }
 
     /// What makes room by being written must not fail for want of room.
@@ -161,13 +164,6 @@ impl Store {
                 done => return done.map(drop),
             }
         }
-    }
-
-    fn opening(&mut self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let checkpoint = serde_json::to_vec(&self.state.checkpoint(Some(self.current))).unwrap_or_default();
-        format::put_frame(&mut bytes, Kind::Checkpoint, &checkpoint);
-        bytes
     }
 
     /// The records to send next: faults first, old epochs first, in order. Marks them as perhaps sent, durably.
@@ -309,16 +305,28 @@ impl Store {
     }
 }
 
+/// What a new fault segment begins with.
+fn opening(state: &mut State, current: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let checkpoint = serde_json::to_vec(&state.checkpoint(current)).unwrap_or_default();
+    format::put_frame(&mut bytes, Kind::Checkpoint, &checkpoint);
+    bytes
+}
+
 /// Takes the spool's single-instance lock.
 fn lock(dir: &Path) -> Result<File, SpoolError> {
     let path = dir.join("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|source| SpoolError::Io { path: path.clone(), source })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(SpoolError::InUse { path }),
-        Err(std::fs::TryLockError::Error(source)) => Err(SpoolError::Io { path, source }),
+    // A killed agent holds its lock until the kernel has buried it; a supervisor may be quicker than that.
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(std::fs::TryLockError::Error(source)) => return Err(SpoolError::Io { path, source }),
+        }
     }
+    Err(SpoolError::InUse { path })
 }
 
 /// The record's JSON, its evidence cut until it fits [`MAX_RECORD_BYTES`].

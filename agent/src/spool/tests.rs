@@ -269,6 +269,40 @@ fn after_a_failed_fsync_the_record_is_written_elsewhere_and_accepted_once() {
 }
 
 #[test]
+fn a_segment_that_somebody_deleted_becomes_gaps_while_the_agent_runs_and_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path(), Limits { max_bytes: 128 << 10 });
+    let accepted: Vec<_> = (0..40).map(|n| store.push(fault(n % 3, FaultChangeKind::Raised, None)).unwrap()).collect();
+    let files = segment_files(dir.path());
+    assert!(files.len() > 2);
+    std::fs::remove_file(&files[1]).unwrap();
+    let sent = store.next_batch(500, 1 << 20).unwrap();
+    assert_eq!(sent.first().map(|r| &r.id), accepted.first(), "the order is kept");
+    drop(store);
+    let found = waiting(&mut open(dir.path(), Limits { max_bytes: 128 << 10 }));
+    assert!(accepted.iter().all(|id| covered(&found, id)));
+    assert!(found.iter().any(|r| matches!(&r.payload, Payload::Gap(gap) if gap.why == "corrupt")));
+}
+
+#[test]
+fn a_file_cut_at_any_byte_costs_only_what_lies_behind_the_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path(), ROOMY);
+    let accepted: Vec<_> = (0..3).map(|n| store.push(fault(n, FaultChangeKind::Raised, None)).unwrap()).collect();
+    let ends: Vec<u64> = store.state.fault.iter().map(|w| u64::from(w.place.offset + w.place.bytes)).collect();
+    drop(store);
+    let file = segment_files(dir.path()).remove(0);
+    let whole = std::fs::read(&file).unwrap();
+    for cut in (0..=whole.len()).rev().step_by(7) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(file.file_name().unwrap()), &whole[..cut]).unwrap();
+        let found = ids(&waiting(&mut open(dir.path(), ROOMY)));
+        let expected = ends.iter().filter(|end| **end <= cut as u64).count();
+        assert_eq!(found, accepted[..expected], "cut at {cut}");
+    }
+}
+
+#[test]
 fn a_second_agent_on_the_same_spool_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let _first = open(dir.path(), ROOMY);

@@ -196,7 +196,8 @@ async fn post_in_turn<B: Serialize, A: DeserializeOwned>(
                 preferred.store(at, Ordering::Relaxed);
                 return read_answer(response, clock).await;
             }
-            Err(error) => why = with_causes(&error),
+            // Without the path, so that the same trouble of polls and reports reads the same.
+            Err(error) => why = format!("{}: {}", addresses[at], with_causes(&error.without_url())),
         }
     }
     Outcome::RetryAfter { after: None, why }

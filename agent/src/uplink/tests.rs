@@ -1,4 +1,6 @@
 //! The way out against a stand-in with real TLS: enrolment, wrong clocks, foreign CAs, renewal, proxies, odd answers.
+//!
+//! Wall time is moved by hand; certificates carry the years that each test needs. Nothing here waits for a clock.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -44,17 +44,13 @@ impl ApiError {
     pub(crate) fn parts(&self) -> (StatusCode, &'static str, String) {
         match self {
             Self::Bad(message) => (StatusCode::BAD_REQUEST, "bad_request", message.clone()),
-            Self::NotSignedIn => (
-                StatusCode::UNAUTHORIZED,
-                "not_signed_in",
-                "expected a valid token: Authorization: Bearer mst_...".to_owned(),
-            ),
+            Self::NotSignedIn => {
+                (StatusCode::UNAUTHORIZED, "not_signed_in", "expected a valid token: Authorization: Bearer mst_...".to_owned())
+            }
             Self::Refused { word, message } => (StatusCode::FORBIDDEN, word, message.clone()),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "there is nothing here for this caller".to_owned()),
             Self::Conflict { word, message } => (StatusCode::CONFLICT, word, message.clone()),
-            Self::TooLarge => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "expected a body of at most 64 KiB".to_owned())
-            }
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "expected a body of at most 64 KiB".to_owned()),
             Self::WrongType(message) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "wrong_type", message.clone()),
             Self::Internal(error) => {
                 tracing::error!(error = format!("{error:#}"), "a request failed");
@@ -71,10 +67,9 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// `ErrorBody` as the API's description shows it.
+/// `ErrorBody` as the API's description shows it: the shared type knows nothing of OpenAPI.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ErrorBody)]
-#[expect(dead_code, reason = "describes mainstay_shared::api::ErrorBody, which knows nothing of OpenAPI")]
 pub(crate) struct ErrorShape {
     /// A stable word to branch on.
     error: String,

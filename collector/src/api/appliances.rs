@@ -169,12 +169,7 @@ pub(crate) async fn approve_renewal(
     decide(&world, &principal, &id, ApplianceAct::ApproveRenewal).await
 }
 
-async fn decide(
-    world: &World,
-    principal: &Principal,
-    id: &str,
-    wish: ApplianceAct,
-) -> Result<axum::http::StatusCode, ApiError> {
+async fn decide(world: &World, principal: &Principal, id: &str, wish: ApplianceAct) -> Result<axum::http::StatusCode, ApiError> {
     let appliance = seen(world, principal, id).await?;
     match act(world, &principal.actor(), (&appliance.tenant_id, id), &wish).await? {
         Acted::Done => Ok(axum::http::StatusCode::NO_CONTENT),

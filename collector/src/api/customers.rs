@@ -5,17 +5,17 @@ use axum::{Extension, Json, extract::State};
 use super::access::Principal;
 use super::answers::{ApiError, ApiPath, ErrorShape};
 use crate::audit;
-use crate::customers::listing::{self, ContactLine, CustomerLine, SiteLine};
+use crate::customers::{Contact, Customer, Site, listing, store};
 use crate::faults::groups;
 use crate::flow::World;
 
 /// Customers by name.
 #[utoipa::path(get, path = "/api/v1/customers", tag = "customers",
-    responses((status = 200, body = Vec<CustomerLine>), (status = 401, body = ErrorShape)))]
+    responses((status = 200, body = Vec<Object>), (status = 401, body = ErrorShape)))]
 pub(crate) async fn list(
     State(world): State<World>,
     Extension(principal): Extension<Principal>,
-) -> Result<Json<Vec<CustomerLine>>, ApiError> {
+) -> Result<Json<Vec<Customer>>, ApiError> {
     let mut conn = world.db.read().await?;
     Ok(Json(listing::customers(&mut conn, principal.tenant.as_deref()).await?))
 }
@@ -26,28 +26,28 @@ fn seen(principal: &Principal, customer: &str) -> Result<(), ApiError> {
 
 /// A customer's sites.
 #[utoipa::path(get, path = "/api/v1/customers/{customer}/sites", params(("customer" = String, Path)), tag = "customers",
-    responses((status = 200, body = Vec<SiteLine>), (status = 401, body = ErrorShape), (status = 404, body = ErrorShape)))]
+    responses((status = 200, body = Vec<Object>), (status = 401, body = ErrorShape), (status = 404, body = ErrorShape)))]
 pub(crate) async fn sites(
     State(world): State<World>,
     Extension(principal): Extension<Principal>,
     ApiPath(customer): ApiPath<String>,
-) -> Result<Json<Vec<SiteLine>>, ApiError> {
+) -> Result<Json<Vec<Site>>, ApiError> {
     seen(&principal, &customer)?;
     let mut conn = world.db.read().await?;
-    Ok(Json(listing::sites(&mut conn, &customer).await?))
+    Ok(Json(store::sites(&mut conn, &customer).await?))
 }
 
 /// A customer's contacts.
 #[utoipa::path(get, path = "/api/v1/customers/{customer}/contacts", params(("customer" = String, Path)), tag = "customers",
-    responses((status = 200, body = Vec<ContactLine>), (status = 401, body = ErrorShape), (status = 404, body = ErrorShape)))]
+    responses((status = 200, body = Vec<Object>), (status = 401, body = ErrorShape), (status = 404, body = ErrorShape)))]
 pub(crate) async fn contacts(
     State(world): State<World>,
     Extension(principal): Extension<Principal>,
     ApiPath(customer): ApiPath<String>,
-) -> Result<Json<Vec<ContactLine>>, ApiError> {
+) -> Result<Json<Vec<Contact>>, ApiError> {
     seen(&principal, &customer)?;
     let mut conn = world.db.read().await?;
-    Ok(Json(listing::contacts(&mut conn, &customer).await?))
+    Ok(Json(store::contacts(&mut conn, &customer).await?))
 }
 
 /// A customer's service groups with their members.

@@ -25,12 +25,7 @@ pub(crate) struct Me {
 /// Who calls.
 #[utoipa::path(get, path = "/api/v1/me", tag = "me", responses((status = 200, body = Me), (status = 401, body = ErrorShape)))]
 pub(crate) async fn show(Extension(principal): Extension<Principal>) -> Json<Me> {
-    Json(Me {
-        staff_id: principal.staff_id,
-        name: principal.name,
-        role: principal.role.as_str(),
-        customer: principal.tenant,
-    })
+    Json(Me { staff_id: principal.staff_id, name: principal.name, role: principal.role.as_str(), customer: principal.tenant })
 }
 
 /// The maker's tokens; never their secrets.

@@ -157,12 +157,7 @@ pub(crate) async fn list(
 }
 
 /// A query's word as what it names, or what would have been accepted.
-fn known<T>(
-    given: Option<&str>,
-    read: impl Fn(&str) -> Option<T>,
-    name: &str,
-    accepted: &str,
-) -> Result<Option<T>, ApiError> {
+fn known<T>(given: Option<&str>, read: impl Fn(&str) -> Option<T>, name: &str, accepted: &str) -> Result<Option<T>, ApiError> {
     let Some(word) = given else { return Ok(None) };
     read(word).map(Some).ok_or_else(|| ApiError::Bad(format!("{name}: expected {accepted}")))
 }
@@ -192,22 +187,18 @@ fn seen(found: Option<Ticket>, principal: &Principal) -> Result<Ticket, ApiError
 }
 
 fn by(principal: &Principal) -> By {
-    By {
-        actor: principal.actor(),
-        staff_id: principal.staff_id.clone(),
-        name: principal.name.clone(),
-        role: principal.role,
-    }
+    By { actor: principal.actor(), staff_id: principal.staff_id.clone(), name: principal.name.clone(), role: principal.role }
 }
 
-impl From<Refused> for ApiError {
-    fn from(refused: Refused) -> Self {
-        let (word, message) = (refused.word(), refused.to_string());
-        match refused {
-            Refused::NoSuchTicket { .. } => Self::NotFound,
-            Refused::Role { .. } => Self::Refused { word, message },
-            Refused::NoSuch { .. } | Refused::NoSuchColleague { .. } | Refused::Empty { .. } => Self::Bad(message),
-            Refused::Closed | Refused::StillFailing { .. } => Self::Conflict { word, message },
+/// An act's refusal as an answer.
+fn refusal(refused: Refused) -> ApiError {
+    let (word, message) = (refused.word(), refused.to_string());
+    match refused {
+        Refused::NoSuchTicket { .. } => ApiError::NotFound,
+        Refused::Role { .. } => ApiError::Refused { word, message },
+        Refused::NoSuch { .. } | Refused::NoSuchColleague { .. } | Refused::Empty { .. } => ApiError::Bad(message),
+        Refused::Closed | Refused::StillFailing { .. } | Refused::NotAnswered | Refused::CauseIsOpen { .. } => {
+            ApiError::Conflict { word, message }
         }
     }
 }
@@ -227,7 +218,7 @@ pub(crate) async fn act(
         let mut conn = world.db.read().await?;
         seen(store::find(&mut conn, &ticket_id).await?, &principal)?;
     }
-    Ok(Json(staff_acts::act(&world, &by(&principal), &ticket_id, act).await??.into()))
+    Ok(Json(staff_acts::act(&world, &by(&principal), &ticket_id, act).await?.map_err(refusal)?.into()))
 }
 
 /// What a customer said.
@@ -266,7 +257,7 @@ pub(crate) async fn open(
         summary: body.summary,
         impact: body.impact,
     };
-    let ticket = staff_acts::open_for_customer(&world, &by(&principal), request).await??;
+    let ticket = staff_acts::open_for_customer(&world, &by(&principal), request).await?.map_err(refusal)?;
     Ok((StatusCode::CREATED, Json(ticket.into())))
 }
 

@@ -73,14 +73,14 @@ pub(crate) async fn run(room: &Room, command: ApplianceCommand) -> anyhow::Resul
         ApplianceCommand::ReportNow { appliance } => (appliance, ApplianceAct::Ask(Ask::ReportNow)),
     };
     let world = room.world().await?;
-    let unknown = || Failure::new(Exit::Data, format!("appliance {appliance_id:?}: expected one of `appliance list`"));
+    let unknown = || Failure::because(Exit::Data, format!("appliance {appliance_id:?}: expected one of `appliance list`"));
     let tenant_id = store::tenant_of(&mut *world.db.read().await?, &appliance_id).await?.ok_or_else(unknown)?;
     match appliance_acts::act(&world, &local_actor(), (&tenant_id, &appliance_id), &act).await? {
         Acted::Done => {
             say(&format!("已完成：{appliance_id}"), &format!("Done: {appliance_id}"));
             Ok(())
         }
-        Acted::NothingToDo => Err(Failure::new(Exit::Refused, format!("appliance {appliance_id}: {}", nothing_to_do(&act)))),
+        Acted::NothingToDo => Err(Failure::because(Exit::Refused, format!("appliance {appliance_id}: {}", nothing_to_do(&act)))),
         Acted::NoAppliance => Err(unknown()),
     }
 }

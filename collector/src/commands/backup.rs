@@ -58,7 +58,7 @@ pub(super) struct End {
 pub(crate) async fn run(room: &Room, backup: Backup) -> anyhow::Result<()> {
     let passphrase = secret_input::passphrase(backup.passphrase_file.as_deref(), "备份口令 / passphrase of the backup", true)?;
     if backup.out.exists() {
-        return Err(Failure::new(Exit::Exists, format!("{}: exists already; nothing was written", backup.out.display())));
+        return Err(Failure::because(Exit::Exists, format!("{}: exists already; nothing was written", backup.out.display())));
     }
     let db = room.db().await?;
     let partial = partial_name(&backup.out);

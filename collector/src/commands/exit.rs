@@ -41,7 +41,7 @@ impl From<Exit> for ExitCode {
 
 /// A failure that knows its exit code.
 #[derive(Debug, thiserror::Error)]
-#[error("{cause:#}")]
+#[error("{}", told(cause))]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
     pub(crate) cause: anyhow::Error,
@@ -49,7 +49,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// A failure told by `message`.
-    pub(crate) fn new(exit: Exit, message: impl std::fmt::Display) -> anyhow::Error {
+    pub(crate) fn because(exit: Exit, message: impl std::fmt::Display) -> anyhow::Error {
         Self::caused(exit, anyhow::anyhow!("{message}"))
     }
 
@@ -73,5 +73,34 @@ pub(crate) fn of(error: &anyhow::Error) -> Exit {
         Some(sqlx::Error::Database(refused)) if refused.is_foreign_key_violation() => Exit::Data,
         Some(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed) => Exit::Unavailable,
         _ => Exit::Internal,
+    }
+}
+
+/// An error and its causes on one line; a cause that the text before already tells is not repeated.
+pub(crate) fn told(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !line.ends_with(&text) {
+            let separator = if line.is_empty() { "" } else { ": " };
+            line = format!("{line}{separator}{text}");
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_keeps_its_code_under_context_and_tells_each_cause_once() {
+        let error = Failure::caused(Exit::Data, anyhow::anyhow!("cut short").context("reading: cut short").context("restoring"));
+        assert_eq!(of(&error.context("run")), Exit::Data);
+        assert_eq!(
+            told(&anyhow::anyhow!("cut short").context("reading: cut short").context("restoring")),
+            "restoring: reading: cut short"
+        );
+        assert_eq!(of(&anyhow::anyhow!("?")), Exit::Internal);
     }
 }

@@ -48,7 +48,7 @@ pub(crate) async fn run(room: &Room, init: Init) -> anyhow::Result<()> {
     let epoch_before: Option<String> =
         sqlx::query_scalar("SELECT epoch FROM collector").fetch_optional(&mut *db.read().await?).await?;
     if epoch_before.is_some() {
-        return Err(Failure::new(Exit::Exists, "this collector has been set up before; nothing was changed"));
+        return Err(Failure::because(Exit::Exists, "this collector has been set up before; nothing was changed"));
     }
     let keys_dir = data_dir.join("keys");
     if keys_dir.exists() {
@@ -57,11 +57,11 @@ pub(crate) async fn run(room: &Room, init: Init) -> anyhow::Result<()> {
              was cut off; in that case move the directory away and run init again",
             keys_dir.display()
         );
-        return Err(Failure::new(Exit::Exists, told));
+        return Err(Failure::because(Exit::Exists, told));
     }
     if init.root_key_out.parent().and_then(|parent| parent.canonicalize().ok()).is_some_and(|parent| parent.starts_with(data_dir))
     {
-        return Err(Failure::new(
+        return Err(Failure::because(
             Exit::Refused,
             "--root-key-out: expected a place outside the data directory: it is to be carried away",
         ));

@@ -65,7 +65,7 @@ fn lifetime(text: &str) -> Result<Duration, String> {
 pub(crate) async fn run(room: &Room, command: JoinTokenCommand) -> anyhow::Result<()> {
     let JoinTokenCommand::Create(create) = command;
     if create.uses == 0 {
-        return Err(Failure::new(Exit::Config, "--uses 0: expected 1 or more"));
+        return Err(Failure::because(Exit::Config, "--uses 0: expected 1 or more"));
     }
     let (db, now) = (room.db().await?, room.time.now());
     let ca_pin = Authority::load(&room.config.data_dir.join("keys"))?.pin();
@@ -88,7 +88,7 @@ pub(crate) async fn run(room: &Room, command: JoinTokenCommand) -> anyhow::Resul
     };
     transact!(db, Turn::Console, |tx| {
         store::site(tx, &token.tenant_id, &token.site_id).await?.ok_or_else(|| {
-            Failure::new(
+            Failure::because(
                 Exit::Data,
                 format!("customer {:?}, site {:?}: expected a site of `site list --customer ID`", token.tenant_id, token.site_id),
             )

@@ -38,7 +38,7 @@ pub(crate) async fn audit(room: &Room, command: AuditCommand) -> anyhow::Result<
     let customers = store::customers(&mut *db.read().await?).await?;
     let tenants: Vec<String> = customers.into_iter().map(|customer| customer.tenant_id).collect();
     if let Some(unknown) = tenant.as_ref().filter(|wanted| !tenants.contains(wanted)) {
-        return Err(Failure::new(Exit::Data, format!("customer {unknown:?}: expected one of `customer list`")));
+        return Err(Failure::because(Exit::Data, format!("customer {unknown:?}: expected one of `customer list`")));
     }
     let mut found = Vec::new();
     for tenant_id in tenants.into_iter().filter(|known| tenant.as_ref().is_none_or(|wanted| wanted == known)) {
@@ -50,7 +50,7 @@ pub(crate) async fn audit(room: &Room, command: AuditCommand) -> anyhow::Result<
         Verdict::Broken { seq, why } => format!("{tenant_id}  已损坏 / broken  {seq}: {why}"),
     })?;
     if found.iter().any(|one| matches!(one.verdict, Verdict::Broken { .. })) {
-        return Err(Failure::new(Exit::Data, "the record of events was altered"));
+        return Err(Failure::because(Exit::Data, "the record of events was altered"));
     }
     Ok(())
 }
@@ -59,7 +59,10 @@ pub(crate) async fn audit(room: &Room, command: AuditCommand) -> anyhow::Result<
 pub(crate) fn check_config(config: &Config, path: &Path, json: bool) -> anyhow::Result<()> {
     for file in files_named(config) {
         if let Err(error) = std::fs::File::open(file) {
-            return Err(Failure::new(Exit::Config, format!("{}: {}: cannot be read: {error}", path.display(), file.display())));
+            return Err(Failure::because(
+                Exit::Config,
+                format!("{}: {}: cannot be read: {error}", path.display(), file.display()),
+            ));
         }
     }
     if json {

@@ -129,11 +129,11 @@ fn check_id(what: &str, id: &str) -> anyhow::Result<()> {
     let good = (1..=40).contains(&id.len())
         && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !id.starts_with('-');
-    if good { Ok(()) } else { Err(Failure::new(Exit::Config, format!("{what} {id:?}: expected 1 to 40 of a-z, 0-9, '-'"))) }
+    if good { Ok(()) } else { Err(Failure::because(Exit::Config, format!("{what} {id:?}: expected 1 to 40 of a-z, 0-9, '-'"))) }
 }
 
 fn unknown_customer(id: &str) -> anyhow::Error {
-    Failure::new(Exit::Data, format!("customer {id:?}: expected one of `customer list`"))
+    Failure::because(Exit::Data, format!("customer {id:?}: expected one of `customer list`"))
 }
 
 /// Runs `customer ...`.
@@ -168,7 +168,7 @@ pub(crate) async fn site(room: &Room, command: SiteCommand) -> anyhow::Result<()
         SiteCommand::Add { id, customer, name, city, time_zone } => {
             check_id("site", &id)?;
             if time_zone.parse::<chrono_tz::Tz>().is_err() {
-                return Err(Failure::new(
+                return Err(Failure::because(
                     Exit::Config,
                     format!("time zone {time_zone:?}: expected an IANA name such as Asia/Shanghai"),
                 ));
@@ -212,7 +212,7 @@ pub(crate) async fn contact(room: &Room, command: ContactCommand) -> anyhow::Res
                 if let Some(site_id) = &contact.site_id {
                     store::site(tx, &contact.tenant_id, site_id)
                         .await?
-                        .ok_or_else(|| Failure::new(Exit::Data, format!("site {site_id:?}: expected one of `site list`")))?;
+                        .ok_or_else(|| Failure::because(Exit::Data, format!("site {site_id:?}: expected one of `site list`")))?;
                 }
                 store::add_contact(tx, &contact).await?;
                 let added = CustomerEvent::ContactAdded {
@@ -242,7 +242,7 @@ pub(crate) async fn group(room: &Room, command: GroupCommand) -> anyhow::Result<
             check_id("group", &id)?;
             let members = members.iter().map(|text| member(text)).collect::<anyhow::Result<Vec<_>>>()?;
             let group = Group { tenant_id: customer, group_id: id, name, needs, members };
-            groups::check(&group).map_err(|bad| Failure::new(Exit::Config, bad))?;
+            groups::check(&group).map_err(|bad| Failure::because(Exit::Config, bad))?;
             transact!(db, Turn::Console, |tx| {
                 store::customer(tx, &group.tenant_id).await?.ok_or_else(|| unknown_customer(&group.tenant_id))?;
                 groups::upsert_group(tx, &group).await.with_context(|| {
@@ -279,7 +279,7 @@ fn member(text: &str) -> anyhow::Result<GroupMember> {
         .map(|(appliance_id, service)| GroupMember { appliance_id: appliance_id.to_owned(), service: service.to_owned() })
         .ok_or_else(|| {
             let accepted = "expected APPLIANCE-ID:SERVICE, the id as `appliance list` shows it";
-            Failure::new(Exit::Config, format!("member {text:?}: {accepted}"))
+            Failure::because(Exit::Config, format!("member {text:?}: {accepted}"))
         })
 }
 

@@ -112,7 +112,9 @@ impl Room {
             sqlx::query_scalar("SELECT epoch FROM collector").fetch_optional(&mut *db.read().await?).await?;
         match set_up {
             Some(_) => Ok(db),
-            None => Err(Failure::new(Exit::Config, "this collector has not been set up: run `mainstay-collector init` first")),
+            None => {
+                Err(Failure::because(Exit::Config, "this collector has not been set up: run `mainstay-collector init` first"))
+            }
         }
     }
 
@@ -141,6 +143,8 @@ fn local_actor() -> String {
 
 /// Runs the command that `args` name.
 pub(crate) fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    // Whatever is written here is the service's own: keys, records, backups.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(told) => {
@@ -152,7 +156,7 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     match prepare_and_run(cli) {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
-            eprintln!("mainstay-collector: {error:#}");
+            eprintln!("mainstay-collector: {}", exit::told(&error));
             exit::of(&error).into()
         }
     }

@@ -47,11 +47,11 @@ pub(crate) async fn run(room: &Room, restore: Restore) -> anyhow::Result<()> {
     let db = room.any_db().await?;
     let keys_dir = room.config.data_dir.join("keys");
     if !dump::is_empty(&db).await? {
-        return Err(Failure::new(Exit::Exists, "the database is not empty: restore writes into an empty one only"));
+        return Err(Failure::because(Exit::Exists, "the database is not empty: restore writes into an empty one only"));
     }
     if keys_dir.exists() {
         let told = format!("{}: exists already; move it away: restore brings the keys of the backup", keys_dir.display());
-        return Err(Failure::new(Exit::Exists, told));
+        return Err(Failure::because(Exit::Exists, told));
     }
     let passphrase = secret_input::passphrase(restore.passphrase_file.as_deref(), "备份口令 / passphrase of the backup", false)?;
     let epoch = CollectorEpoch::random(&room.rng);
@@ -60,7 +60,10 @@ pub(crate) async fn run(room: &Room, restore: Restore) -> anyhow::Result<()> {
     let customers = store::customers(&mut *db.read().await?).await?;
     for customer in customers {
         if let Verdict::Broken { seq, why } = audit::verify(&db, &customer.tenant_id).await? {
-            return Err(Failure::new(Exit::Data, format!("the events of {:?} are broken at {seq}: {why}", customer.tenant_id)));
+            return Err(Failure::because(
+                Exit::Data,
+                format!("the events of {:?} are broken at {seq}: {why}", customer.tenant_id),
+            ));
         }
     }
     say("事件记录完整。现在可以启动收集端。", "The record of events is whole. The collector can be started.");
@@ -97,7 +100,7 @@ pub(super) async fn read_back(
 type Lines = std::io::Lines<BufReader<zstd::Decoder<'static, BufReader<age::stream::StreamReader<std::fs::File>>>>>;
 
 fn open(from: &Path, passphrase: &SecretString) -> anyhow::Result<Lines> {
-    let refused = |told: String| Failure::new(Exit::Data, format!("{}: {told}", from.display()));
+    let refused = |told: String| Failure::because(Exit::Data, format!("{}: {told}", from.display()));
     let file = std::fs::File::open(from).map_err(|error| refused(format!("cannot be read: {error}")))?;
     let sealed = age::Decryptor::new(file).map_err(|error| refused(format!("is no backup: {error}")))?;
     let mut identity = age::scrypt::Identity::new(passphrase.clone());
@@ -111,7 +114,7 @@ fn open(from: &Path, passphrase: &SecretString) -> anyhow::Result<Lines> {
 
 /// Reads to the end: head, keys, and whether as many rows are there as the end line says.
 fn check(from: &Path, passphrase: &SecretString) -> anyhow::Result<(Head, Vec<KeyFile>)> {
-    let damaged = |told: &str| Failure::new(Exit::Data, format!("{}: {told}; nothing was changed", from.display()));
+    let damaged = |told: &str| Failure::because(Exit::Data, format!("{}: {told}; nothing was changed", from.display()));
     let mut lines = open(from, passphrase)?;
     let mut next = || lines.next().transpose().map_err(|error| damaged(&format!("is damaged or cut short ({error})")));
     let head = next()?.ok_or_else(|| damaged("is empty"))?;

@@ -20,7 +20,7 @@ pub(crate) fn passphrase(file: Option<&Path>, what: &str, twice: bool) -> anyhow
         None => ask(what, twice)?,
     };
     if text.chars().count() < MIN_PASSWORD_CHARS {
-        return Err(Failure::new(Exit::Config, format!("{what}: expected at least {MIN_PASSWORD_CHARS} characters")));
+        return Err(Failure::because(Exit::Config, format!("{what}: expected at least {MIN_PASSWORD_CHARS} characters")));
     }
     Ok(SecretString::from(text))
 }
@@ -28,17 +28,17 @@ pub(crate) fn passphrase(file: Option<&Path>, what: &str, twice: bool) -> anyhow
 /// The first line of a file that holds a secret.
 pub(crate) fn first_line(file: &Path) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::new(Exit::Config, format!("{}: cannot be read: {error}", file.display())))?;
+        .map_err(|error| Failure::because(Exit::Config, format!("{}: cannot be read: {error}", file.display())))?;
     Ok(text.lines().next().unwrap_or_default().trim_end_matches('\r').to_owned())
 }
 
 fn ask(what: &str, twice: bool) -> anyhow::Result<String> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::new(Exit::Config, format!("{what}: expected a terminal to ask on, or a file (see --help)")));
+        return Err(Failure::because(Exit::Config, format!("{what}: expected a terminal to ask on, or a file (see --help)")));
     }
     let first = ask_hidden(&format!("{what}: "))?;
     if twice && ask_hidden(&format!("{what}, 再次输入 / again: "))? != first {
-        return Err(Failure::new(Exit::Config, format!("{what}: the two differ")));
+        return Err(Failure::because(Exit::Config, format!("{what}: the two differ")));
     }
     Ok(first)
 }
@@ -70,7 +70,7 @@ pub(crate) fn write_private_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()
 pub(crate) fn new_private_file(path: &Path) -> anyhow::Result<std::fs::File> {
     std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| {
         let exit = if error.kind() == std::io::ErrorKind::AlreadyExists { Exit::Exists } else { Exit::Config };
-        Failure::new(exit, format!("{}: cannot be created: {error}", path.display()))
+        Failure::because(exit, format!("{}: cannot be created: {error}", path.display()))
     })
 }
 
@@ -91,5 +91,5 @@ pub(crate) fn private_directory(path: &Path) -> anyhow::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|error| Failure::new(Exit::Config, format!("{}: cannot be created: {error}", path.display())))
+        .map_err(|error| Failure::because(Exit::Config, format!("{}: cannot be created: {error}", path.display())))
 }

@@ -16,7 +16,7 @@ use crate::appliances::authority::Authority;
 use crate::db::Engine;
 use crate::flow::{World, changes, daily_mail, notices_go_out, outside_watch, time_passes};
 use crate::lifecycle::Lifecycle;
-use crate::server;
+use crate::{metrics, router, server};
 
 /// How long begun work may take to end after the soft stop; within systemd's TimeoutStopSec.
 const GRACE: Duration = Duration::from_secs(25);
@@ -46,8 +46,11 @@ pub(crate) async fn run(room: Room) -> anyhow::Result<()> {
     time_passes::collector_starts(&world).await?;
     lifecycle.spawn("changes", changes::run(world.clone(), publish, lifecycle.stop()));
     let agents = server::serve_agents(&world, Arc::new(authority), &lifecycle).await?;
+    let pages = router::web(&world, metrics::watched(agents.counts.clone()));
+    let web = server::serve_web(&world, pages, &lifecycle).await?;
     start_stories(&world, &lifecycle)?;
-    tracing::info!(config = %room.config_path.display(), engine = ?world.db.engine(), agents = %agents.address, "collector started");
+    let engine = world.db.engine();
+    tracing::info!(config = %room.config_path.display(), ?engine, agents = %agents.address, %web, "collector started");
     waiting.run(GRACE).await
 }
 
@@ -81,6 +84,6 @@ fn only_one(data_dir: &Path, engine: Engine) -> anyhow::Result<Option<File>> {
     let file = File::options().create(true).append(true).open(&path).with_context(|| path.display().to_string())?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
-        Err(_) => Err(Failure::new(Exit::Refused, format!("{}: another collector serves from here", data_dir.display()))),
+        Err(_) => Err(Failure::because(Exit::Refused, format!("{}: another collector serves from here", data_dir.display()))),
     }
 }

@@ -115,7 +115,7 @@ async fn load(conn: &mut Conn, ticket_id: &str) -> anyhow::Result<Shown> {
 }
 
 fn unknown(ticket_id: &str) -> anyhow::Error {
-    Failure::new(Exit::Data, format!("ticket {ticket_id:?}: expected one of `ticket list --all`, such as T-000042"))
+    Failure::because(Exit::Data, format!("ticket {ticket_id:?}: expected one of `ticket list --all`, such as T-000042"))
 }
 
 fn print_ticket(shown: &Shown) {
@@ -160,7 +160,7 @@ pub(crate) async fn explain(room: &Room, ticket_id: &str) -> anyhow::Result<()> 
         println!("  {}  #{}  {}", step.at, step.seq, step.what);
     }
     if !explained.rows_agree {
-        return Err(Failure::new(Exit::Data, "the stored clocks differ from what the record of events proves"));
+        return Err(Failure::because(Exit::Data, "the stored clocks differ from what the record of events proves"));
     }
     Ok(())
 }

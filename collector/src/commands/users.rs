@@ -92,7 +92,7 @@ pub(crate) struct NewAccess {
 pub(crate) fn new_access(room: &Room, username: &str, password_file: Option<&Path>) -> anyhow::Result<NewAccess> {
     let given = password_file.map(secret_input::first_line).transpose()?;
     if given.as_ref().is_some_and(|password| password.chars().count() < MIN_PASSWORD_CHARS) {
-        return Err(Failure::new(Exit::Config, format!("the password: expected at least {MIN_PASSWORD_CHARS} characters")));
+        return Err(Failure::because(Exit::Config, format!("the password: expected at least {MIN_PASSWORD_CHARS} characters")));
     }
     let made = if given.is_none() { Some(credentials::new_password(&room.rng)?) } else { None };
     let password_hash = credentials::hash_password(given.as_deref().or(made.as_deref()).unwrap_or_default())?;
@@ -133,7 +133,7 @@ pub(crate) fn check_username(username: &str) -> anyhow::Result<()> {
     if good {
         return Ok(());
     }
-    Err(Failure::new(Exit::Config, format!("user name {username:?}: expected 1 to 32 of a-z, 0-9, '.', '-', '_'")))
+    Err(Failure::because(Exit::Config, format!("user name {username:?}: expected 1 to 32 of a-z, 0-9, '.', '-', '_'")))
 }
 
 /// Refuses what is no mail address.
@@ -141,7 +141,7 @@ pub(crate) fn check_email(email: &str) -> anyhow::Result<()> {
     email
         .parse::<lettre::Address>()
         .map(drop)
-        .map_err(|_| Failure::new(Exit::Config, format!("mail address {email:?}: expected one such as li.wei@example.com")))
+        .map_err(|_| Failure::because(Exit::Config, format!("mail address {email:?}: expected one such as li.wei@example.com")))
 }
 
 /// Runs `user ...`.
@@ -234,7 +234,7 @@ async fn known(conn: &mut Conn, username: &str) -> anyhow::Result<Staff> {
     store::staff_to_sign_in(conn, username)
         .await?
         .map(|(staff, _)| staff)
-        .ok_or_else(|| Failure::new(Exit::Data, format!("user {username:?}: expected one of `user list`")))
+        .ok_or_else(|| Failure::because(Exit::Data, format!("user {username:?}: expected one of `user list`")))
 }
 
 fn subject(staff: &Staff) -> String {

@@ -20,6 +20,19 @@ pub(crate) async fn of_ticket(conn: &mut Conn, tenant_id: &str, ticket_id: &str)
     rows.iter().map(from_row).collect()
 }
 
+/// The episodes of a customer's tickets that are not closed, or closed at or after `since`, oldest first.
+pub(crate) async fn of_candidates(conn: &mut Conn, tenant_id: &str, since: UnixMs) -> Result<Vec<Episode>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT e.* FROM episodes e JOIN tickets t ON t.tenant_id = e.tenant_id AND t.ticket_id = e.ticket_id
+         WHERE t.tenant_id = $1 AND (t.state <> 'closed' OR t.closed_at >= $2) ORDER BY e.raised_at, e.episode",
+    )
+    .bind(tenant_id)
+    .bind(since.0)
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(from_row).collect()
+}
+
 /// An appliance's episodes that touch the span, oldest first: for drawing them over its health.
 pub(crate) async fn of_appliance_between(
     conn: &mut Conn,

@@ -6,7 +6,8 @@ use mainstay_shared::fault::{FaultChangeKind, FaultKey, Level};
 use mainstay_shared::time_source::UnixMs;
 
 use super::record::Desk;
-use super::scene::{ArrivedFrom, Scene, Told};
+use super::scene::Scene;
+use super::told::{ArrivedFrom, Told};
 use crate::audit;
 use crate::config::Config;
 use crate::db::{Conn, mark_change};

@@ -22,7 +22,8 @@ pub(crate) async fn once(world: &World) -> anyhow::Result<()> {
     let written: Option<i64> = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'daily_mail'")
         .fetch_optional(&mut *world.db.read().await?)
         .await?;
-    if written.is_some_and(|written| written >= day) {
+    let created_at: i64 = sqlx::query_scalar("SELECT created_at FROM collector").fetch_one(&mut *world.db.read().await?).await?;
+    if written.is_some_and(|written| written >= day) || created_at >= (day + 1) * DAY_MS {
         return Ok(());
     }
     transact!(world.db, Turn::Console, |tx| {

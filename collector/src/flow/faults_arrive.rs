@@ -10,8 +10,9 @@ use mainstay_shared::ids::RecordId;
 use mainstay_shared::time_source::UnixMs;
 
 use super::record::Desk;
-pub(crate) use super::scene::ArrivedFrom;
-use super::scene::{Scene, Told};
+use super::scene::Scene;
+pub(crate) use super::told::ArrivedFrom;
+use super::told::Told;
 use crate::config::Config;
 use crate::db::Conn;
 use crate::faults::rules::episode_of;

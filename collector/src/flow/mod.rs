@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::db::Db;
 
 pub(crate) mod record;
+pub(crate) mod told;
 pub(crate) mod scene;
 pub(crate) mod faults_arrive;
 pub(crate) mod collector_faults;

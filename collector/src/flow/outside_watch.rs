@@ -33,3 +33,6 @@ pub(crate) async fn once(world: &World, client: &reqwest::Client) -> anyhow::Res
 pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
     reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().context("preparing outgoing calls")
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,45 +3,22 @@
 //! Used by every story that brings faults (an agent's report, the collector's own findings, silence). It asks the pure rules and
 //! writes through `record`; it decides nothing itself. Kept up to date as changes are taken, so that a batch sees its own effects.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
-use mainstay_shared::fault::{FaultChangeKind, FaultKey, Level};
-use mainstay_shared::severity::{Attribution, BusinessImpact};
+use mainstay_shared::fault::{FaultChangeKind, FaultKey};
+use mainstay_shared::severity::BusinessImpact;
 use mainstay_shared::time_source::UnixMs;
 
 use super::record::{Desk, happened, opens};
+use super::told::{Told, cleared, is_of, joined, new_ticket, reopened, same_episode};
 use crate::db::{Conn, next_number};
 use crate::faults::landscape::{self, Landscape};
 use crate::faults::rules::{Begin, Step, judge};
 use crate::faults::{CODE_SITE_SILENT, Episode, store as faults};
-use crate::tickets::rules::{Action, Arriving, Candidate, OpenReason, Regrade, SameCause, SilentSite, place, regrade, weigh};
-use crate::tickets::severity::{Decision, Grounds, Reason};
+use crate::tickets::rules::{Action, Arriving, Candidate, OpenReason, Regrade, SameCause, place, regrade, weigh};
+use crate::tickets::severity::Reason;
 use crate::tickets::{Ticket, TicketEvent, TicketState, grounds, store as tickets};
-
-/// Whose report it is, from the certificate (R13).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ArrivedFrom {
-    pub(crate) tenant_id: String,
-    pub(crate) appliance_id: String,
-    pub(crate) site_id: String,
-}
-
-/// What is told of one fault, by an agent or by the collector itself.
-pub(super) struct Told<'a> {
-    pub(super) who: &'a ArrivedFrom,
-    pub(super) key: &'a FaultKey,
-    pub(super) episode: String,
-    pub(super) level: Level,
-    pub(super) summary: &'a str,
-    /// JSON of `FaultGrounds`.
-    pub(super) grounds: String,
-    pub(super) occurred_at: UnixMs,
-    /// A ticket's source, if one opens.
-    pub(super) source: &'static str,
-    /// The whole site is silent: its appliances.
-    pub(super) silent_site: Option<&'a SilentSite>,
-}
 
 /// All that decisions about one customer's faults rest on, at one moment.
 pub(super) struct Scene {
@@ -55,11 +32,17 @@ impl Scene {
     pub(super) async fn load(tx: &mut Conn, desk: Desk<'_>, tenant_id: &str) -> anyhow::Result<Self> {
         let landscape = landscape::load(tx, tenant_id, desk.now, desk.config.silence_after).await?;
         let window_ms = i64::try_from(desk.config.flap_window.as_millis()).unwrap_or(i64::MAX);
-        let mut candidates = Vec::new();
-        for ticket in tickets::candidates(tx, tenant_id, desk.now.plus_ms(-window_ms)).await? {
-            let episodes = faults::of_ticket(tx, tenant_id, &ticket.ticket_id).await?;
-            candidates.push(Candidate { ticket, episodes });
+        let since = desk.now.plus_ms(-window_ms);
+        let mut by_ticket: BTreeMap<String, Vec<Episode>> = BTreeMap::new();
+        for episode in faults::of_candidates(tx, tenant_id, since).await? {
+            by_ticket.entry(episode.ticket_id.clone()).or_default().push(episode);
         }
+        let found = tickets::candidates(tx, tenant_id, since).await?;
+        let with_episodes = |ticket: Ticket| {
+            let episodes = by_ticket.remove(&ticket.ticket_id).unwrap_or_default();
+            Candidate { ticket, episodes }
+        };
+        let candidates = found.into_iter().map(with_episodes).collect();
         Ok(Self { landscape, candidates, relieved: BTreeSet::new() })
     }
 
@@ -160,8 +143,27 @@ impl Scene {
         Ok(())
     }
 
-    /// An episode that was not known finds its ticket. `over_at`: it is over already.
+    /// An episode that was not known finds its ticket; an older one of the same fault that never cleared ends with it, since an
+    /// agent knows one episode of a fault at a time (its spool was lost or rewound). `over_at`: it is over already.
     async fn begin(&mut self, tx: &mut Conn, desk: Desk<'_>, told: Told<'_>, over_at: Option<UnixMs>) -> anyhow::Result<()> {
+        let (appliance_id, key, begins_at) = (&told.who.appliance_id, told.key, told.occurred_at);
+        let older = self.landscape.open_episodes.iter().filter(|episode| is_of(episode, appliance_id, key)).cloned();
+        let older: Vec<Episode> = older.collect();
+        self.find_ticket(tx, desk, told, over_at).await?;
+        for episode in older.into_iter().filter(|_| over_at.is_none()) {
+            let summary = "由同一故障的新一轮取代 / replaced by a newer run of the same fault";
+            self.clear(tx, desk, episode, summary, begins_at).await?;
+        }
+        Ok(())
+    }
+
+    async fn find_ticket(
+        &mut self,
+        tx: &mut Conn,
+        desk: Desk<'_>,
+        told: Told<'_>,
+        over_at: Option<UnixMs>,
+    ) -> anyhow::Result<()> {
         let arriving = Arriving {
             appliance_id: &told.who.appliance_id,
             key: told.key,
@@ -292,46 +294,6 @@ impl Scene {
     }
 }
 
-fn new_ticket(
-    now: UnixMs,
-    told: &Told<'_>,
-    episode: &Episode,
-    number: i64,
-    cause: String,
-    decision: Decision,
-    found: &Grounds,
-) -> anyhow::Result<Ticket> {
-    let is_site = told.silent_site.is_some();
-    Ok(Ticket {
-        tenant_id: episode.tenant_id.clone(),
-        ticket_id: episode.ticket_id.clone(),
-        number,
-        source: told.source.to_owned(),
-        state: if episode.open { TicketState::Open } else { TicketState::Recovered },
-        cause,
-        site_id: told.who.site_id.clone(),
-        appliance_id: if is_site { String::new() } else { episode.appliance_id.clone() },
-        component: episode.component.clone(),
-        code: if is_site { CODE_SITE_SILENT.to_owned() } else { episode.code.clone() },
-        summary: episode.summary.clone(),
-        impact: decision.impact,
-        severity: decision.severity,
-        presumed: decision.presumed,
-        reason: decision.reason.as_str().to_owned(),
-        grounds: serde_json::to_string(found)?,
-        attribution: Attribution::Unknown,
-        assigned_to: None,
-        taken_by: None,
-        responded_by: None,
-        opened_at: now,
-        fault_at: episode.raised_at,
-        responded_at: None,
-        recovered_at: (!episode.open).then_some(now),
-        closed_at: None,
-        changed_at: now,
-    })
-}
-
 /// The gravest automatic impact since the ticket last opened: what a person knew who then graded it by hand.
 async fn person_knew(tx: &mut Conn, ticket: &Ticket) -> anyhow::Result<Option<BusinessImpact>> {
     let mut knew = None;
@@ -348,62 +310,4 @@ async fn person_knew(tx: &mut Conn, ticket: &Ticket) -> anyhow::Result<Option<Bu
         }
     }
     Ok(knew)
-}
-
-impl Told<'_> {
-    fn episode(&self, now: UnixMs, over_at: Option<UnixMs>) -> Episode {
-        Episode {
-            tenant_id: self.who.tenant_id.clone(),
-            appliance_id: self.who.appliance_id.clone(),
-            component: self.key.component.clone(),
-            code: self.key.code.clone(),
-            episode: self.episode.clone(),
-            open: over_at.is_none(),
-            level: self.level,
-            summary: self.summary.to_owned(),
-            grounds: self.grounds.clone(),
-            ticket_id: String::new(),
-            raised_at: self.occurred_at,
-            received_at: now,
-            cleared_at: over_at,
-        }
-    }
-}
-
-fn is_of(episode: &Episode, appliance_id: &str, key: &FaultKey) -> bool {
-    episode.appliance_id == appliance_id && episode.component == key.component && episode.code == key.code
-}
-
-fn same_episode(one: &Episode, other: &Episode) -> bool {
-    (&one.appliance_id, &one.component, &one.code, &one.episode)
-        == (&other.appliance_id, &other.component, &other.code, &other.episode)
-}
-
-fn joined(episode: &Episode) -> TicketEvent {
-    TicketEvent::Joined {
-        appliance_id: episode.appliance_id.clone(),
-        component: episode.component.clone(),
-        code: episode.code.clone(),
-        episode: episode.episode.clone(),
-        summary: episode.summary.clone(),
-    }
-}
-
-fn cleared(episode: &Episode, summary: &str) -> TicketEvent {
-    TicketEvent::EpisodeCleared {
-        appliance_id: episode.appliance_id.clone(),
-        component: episode.component.clone(),
-        code: episode.code.clone(),
-        episode: episode.episode.clone(),
-        summary: summary.to_owned(),
-    }
-}
-
-fn reopened(episode: &Episode) -> TicketEvent {
-    TicketEvent::Reopened {
-        component: episode.component.clone(),
-        code: episode.code.clone(),
-        episode: episode.episode.clone(),
-        summary: episode.summary.clone(),
-    }
 }

@@ -10,7 +10,8 @@ use mainstay_shared::time_source::UnixMs;
 use super::World;
 use super::collector_faults::{appliance_is_back, clear, raise};
 use super::record::Desk;
-use super::scene::{ArrivedFrom, Scene, Told};
+use super::scene::Scene;
+use super::told::{ArrivedFrom, Told};
 use crate::audit;
 use crate::customers::VENDOR_TENANT;
 use crate::db::{Conn, Turn, transact};
@@ -32,7 +33,8 @@ pub(super) async fn once(world: &World) -> anyhow::Result<()> {
     }
     let quiet = links::quiet(&mut conn, now.plus_ms(-half_ms)).await?;
     let per_site = links::per_site(&mut conn).await?;
-    let is_ours_already = !faults::open_of_tenant(&mut conn, VENDOR_TENANT).await?.is_empty();
+    let ours_open = faults::open_of_tenant(&mut conn, VENDOR_TENANT).await?;
+    let is_ours_already = ours_open.iter().any(|episode| episode.code == CODE_MASS_SILENCE);
     drop(conn);
     let (back, away): (Vec<_>, Vec<_>) =
         quiet.iter().partition(|link| link.silent_since_at.is_some_and(|at| link.last_seen_at > at));
@@ -124,10 +126,12 @@ async fn falls(
         let site = sites.get(&(link.tenant_id.clone(), link.site_id.clone()));
         let silent_site = site.map(|appliances| SilentSite { site_id: link.site_id.clone(), appliances: appliances.clone() });
         let summary = format!("自 {0} 起无请求 / no request since {0}", link.last_seen_at);
+        let episode = format!("silence:{}", link.last_seen_at);
+        let known = faults::get(tx, tenant_id, &link.appliance_id, COMPONENT_LINK, CODE_SILENT, &episode).await?;
         let told = Told {
             who: &from(link),
             key: &key,
-            episode: format!("silence:{}", link.last_seen_at),
+            episode,
             level: Level::Serious,
             summary: &summary,
             grounds: "{}".to_owned(),
@@ -135,7 +139,7 @@ async fn falls(
             source: "silence",
             silent_site: silent_site.as_ref(),
         };
-        scene.take(tx, desk, told, FaultChangeKind::Raised, None, None).await?;
+        scene.take(tx, desk, told, FaultChangeKind::Raised, known, None).await?;
     }
     scene.settle(tx, desk).await
 }

@@ -4,6 +4,7 @@
 
 use mainstay_shared::severity::{Attribution, BusinessImpact};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::severity::Reason;
 use super::{ResponseWay, Ticket, TicketEvent, TicketState};
@@ -21,21 +22,37 @@ pub(crate) struct By {
 }
 
 /// An act on a ticket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "act", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Act {
     /// Becomes the named engineer. Not yet a response.
     Take,
     /// Has contacted the customer or begun the diagnosis: takes the ticket if nobody has, and stops the response clock.
-    Respond { way: ResponseWay, note: String },
+    Respond {
+        /// `phone`, `mail`, `on_site`, `diagnosis`.
+        #[schema(value_type = String)]
+        way: ResponseWay,
+        note: String,
+    },
     /// Gives it to a colleague. No response.
     Assign { to_staff_id: String },
     /// Writes something down.
     Note { text: String },
     /// Says whose fault it turned out to be.
-    Attribute { attribution: Attribution, why: String },
+    Attribute {
+        /// `ours`, `customer`, `third_party`, `unknown`.
+        #[schema(value_type = String)]
+        attribution: Attribution,
+        why: String,
+    },
     /// Upward: whoever works on tickets, with a reason. Downward: the customer support manager, with the customer's word too.
-    ChangeImpact { to: BusinessImpact, why: String, customer_word: String },
+    ChangeImpact {
+        /// `none`, `slight`, `severe`, `interrupted`.
+        #[schema(value_type = String)]
+        to: BusinessImpact,
+        why: String,
+        customer_word: String,
+    },
     /// Confirms that it is over.
     Close { why: String },
     /// It is not over after all.

@@ -14,8 +14,7 @@ use super::when;
 use crate::api::access::{Principal, Viewer};
 use crate::api::sessions::sign_in::{self, TokenOutcome, WantedToken};
 use crate::api::sessions::{rules, store, tokens};
-use crate::customers::Role;
-use crate::customers::listing::{self, CustomerLine};
+use crate::customers::{Customer, Role, listing};
 use crate::flow::World;
 
 struct SessionRow {
@@ -45,18 +44,12 @@ struct AccountPage {
     sessions: Vec<SessionRow>,
     tokens: Vec<TokenRow>,
     roles: Vec<&'static str>,
-    customers: Vec<CustomerLine>,
+    customers: Vec<Customer>,
     /// A token just made: shown once.
     secret: Option<String>,
 }
 
-async fn form(
-    world: &World,
-    viewer: &Viewer,
-    principal: &Principal,
-    said: Option<Said>,
-    secret: Option<String>,
-) -> PageResult {
+async fn form(world: &World, viewer: &Viewer, principal: &Principal, said: Option<Said>, secret: Option<String>) -> PageResult {
     let shell = Shell::of(world, viewer, principal, "account", "/account");
     let (w, now) = (shell.w, world.time.now());
     let mut conn = world.db.snapshot().await?;
@@ -86,7 +79,7 @@ async fn form(
     })
 }
 
-fn token_row(token: &tokens::Token, customers: &[CustomerLine], now: UnixMs) -> TokenRow {
+fn token_row(token: &tokens::Token, customers: &[Customer], now: UnixMs) -> TokenRow {
     let verdict = rules::judge_token(token, now);
     let customer = token.tenant_id.as_ref().map(|id| customers.iter().find(|c| &c.tenant_id == id).map_or(id, |c| &c.name));
     TokenRow {
@@ -155,7 +148,7 @@ pub(crate) async fn make_token(
         days: wish.days.parse().unwrap_or(0),
     };
     match sign_in::make_token(&world, session, wanted, &wish.code).await? {
-        TokenOutcome::Made { secret, .. } => form(&world, &viewer, &principal, None, Some(secret)).await,
+        TokenOutcome::Made { secret } => form(&world, &viewer, &principal, None, Some(secret)).await,
         TokenOutcome::WrongCode => Ok(back_to("/account", "refused_code")),
         TokenOutcome::TooManyRights => Ok(back_to("/account", "refused_rights")),
         TokenOutcome::BadWish => Ok(back_to("/account", "refused_bad_form")),

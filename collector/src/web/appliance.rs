@@ -8,6 +8,7 @@ use axum::response::Response;
 use mainstay_shared::time_source::UnixMs;
 use serde::Deserialize;
 
+use super::appliances::{ServiceDot, dots};
 use super::drawing;
 use super::health::{self, Health};
 use super::overview::Names;
@@ -49,7 +50,7 @@ struct AppliancePage {
     last_seen: String,
     enrolled: String,
     expected_back: String,
-    services: Vec<(String, &'static str)>,
+    services: Vec<ServiceDot>,
     values: Vec<(String, String, String)>,
     health: Health,
     span: &'static str,
@@ -100,7 +101,7 @@ pub(crate) async fn show(
         last_seen: a.last_seen_at.map(|at| when::ago(w, now, at)).unwrap_or_default(),
         enrolled: when::moment(a.enrolled_at, &zone),
         expected_back: a.expected_back_at.map(|at| when::moment(at, &zone)).unwrap_or_default(),
-        services: a.services.iter().map(|(name, state)| (name.clone(), state.as_str())).collect(),
+        services: dots(&a),
         values: values(w, &a),
         health: health::health(w, &samples, &declared, &episodes, (from, now), &zone),
         span,
@@ -128,7 +129,7 @@ fn values(w: Words, a: &ApplianceNow) -> Vec<(String, String, String)> {
     let line = |(name, value): (&String, &f64)| {
         let (component, metric) = name.rsplit_once('.').unwrap_or((name, ""));
         let figure = drawing::figure(*value, drawing::unit_of(metric));
-        (component.to_owned(), w.of("metric", metric).into_owned(), figure)
+        (w.component(component), w.of("metric", metric).into_owned(), figure)
     };
     a.values.iter().take(120).map(line).collect()
 }

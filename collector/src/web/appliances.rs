@@ -13,7 +13,7 @@ use super::when;
 use super::words::Words;
 use crate::api::access::{Principal, Viewer};
 use crate::appliances::listing::{self, ApplianceNow};
-use crate::customers::listing::CustomerLine;
+use crate::customers::Customer;
 use crate::flow::World;
 
 /// Lines shown at once.
@@ -34,7 +34,7 @@ struct Row {
     product: String,
     model: String,
     duty: String,
-    services: Vec<(String, &'static str)>,
+    services: Vec<ServiceDot>,
     blind: bool,
     last_seen: String,
     last_seen_full: String,
@@ -48,10 +48,21 @@ struct AppliancesPage {
     shell: Shell,
     now: i64,
     customer: String,
-    customers: Vec<CustomerLine>,
+    customers: Vec<Customer>,
     standings: Vec<(&'static str, usize)>,
     rows: Vec<Row>,
     cut: bool,
+}
+
+/// A business service and its present state.
+pub(crate) struct ServiceDot {
+    pub(crate) name: String,
+    pub(crate) state: &'static str,
+}
+
+/// An appliance's business services now.
+pub(crate) fn dots(appliance: &ApplianceNow) -> Vec<ServiceDot> {
+    appliance.services.iter().map(|(name, state)| ServiceDot { name: name.clone(), state: state.as_str() }).collect()
 }
 
 /// `GET /appliances`.
@@ -96,7 +107,7 @@ fn row(w: Words, appliance: &ApplianceNow, names: &Names, now: mainstay_shared::
         product: appliance.product.clone(),
         model: appliance.model.clone(),
         duty: w.of("duty", &appliance.duty).into_owned(),
-        services: appliance.services.iter().map(|(name, state)| (name.clone(), state.as_str())).collect(),
+        services: dots(appliance),
         blind: appliance.declared_count == 0,
         last_seen: appliance.last_seen_at.map(|at| when::ago(w, now, at)).unwrap_or_default(),
         last_seen_full: appliance.last_seen_at.map(|at| when::moment(at, &zone)).unwrap_or_default(),

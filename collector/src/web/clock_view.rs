@@ -15,7 +15,6 @@ const SPAN: f64 = 620.0;
 /// A clock, ready to draw.
 #[derive(Debug, Clone)]
 pub(crate) struct ClockView {
-    pub(crate) no: i64,
     pub(crate) kind: &'static str,
     /// `calm`, `warn`, `over`, `met`, `late`, `void`: the class and the key of its word.
     pub(crate) mood: &'static str,
@@ -51,7 +50,6 @@ pub(crate) fn view(w: Words, clock: &Clock, now: UnixMs, zone: &str) -> ClockVie
     let left_ms = clock.due_at.since_ms(now);
     let gone = (now.since_ms(clock.started_at) as f64 / span).clamp(0.0, 1.0);
     ClockView {
-        no: clock.clock_no,
         kind: clock.kind.as_str(),
         mood: mood(clock, now),
         counts: counts(clock),

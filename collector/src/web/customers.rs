@@ -7,7 +7,7 @@ use axum::extract::State;
 use super::overview::Names;
 use super::shell::{PageResult, Shell, page};
 use crate::api::access::{Principal, Viewer};
-use crate::customers::listing::{self, ContactLine, CustomerLine, SiteLine};
+use crate::customers::{Contact, Customer, Site, store};
 use crate::faults::groups;
 use crate::flow::World;
 
@@ -18,9 +18,9 @@ struct GroupCard {
 }
 
 struct Card {
-    customer: CustomerLine,
-    sites: Vec<SiteLine>,
-    contacts: Vec<ContactLine>,
+    customer: Customer,
+    sites: Vec<Site>,
+    contacts: Vec<Contact>,
     groups: Vec<GroupCard>,
 }
 
@@ -45,8 +45,8 @@ pub(crate) async fn show(
     for customer in &names.customers {
         let groups = groups::list(&mut conn, &customer.tenant_id).await?;
         cards.push(Card {
-            sites: listing::sites(&mut conn, &customer.tenant_id).await?,
-            contacts: listing::contacts(&mut conn, &customer.tenant_id).await?,
+            sites: store::sites(&mut conn, &customer.tenant_id).await?,
+            contacts: store::contacts(&mut conn, &customer.tenant_id).await?,
             groups: groups.into_iter().map(|group| card(group, &names)).collect(),
             customer: customer.clone(),
         });

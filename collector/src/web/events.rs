@@ -29,11 +29,7 @@ pub(crate) async fn stream(State(world): State<World>, Extension(principal): Ext
     Sse::new(events(world, session.session_hash.clone(), changes)).into_response()
 }
 
-fn events(
-    world: World,
-    session_hash: String,
-    changes: watch::Receiver<i64>,
-) -> impl Stream<Item = Result<Event, Infallible>> {
+fn events(world: World, session_hash: String, changes: watch::Receiver<i64>) -> impl Stream<Item = Result<Event, Infallible>> {
     unfold((world, session_hash, changes, true), |(world, session_hash, mut changes, first)| async move {
         let event = if first {
             changes.borrow_and_update();

@@ -74,15 +74,15 @@ fn of(w: Words, grounds: &Grounds, zone: &str) -> GroundsView {
     match grounds {
         Grounds::Service { service, found, seen, group, .. } => GroundsView {
             about: w.with("grounds.service", &[("service", service), ("state", &w.of("service_state", found.as_str()))]),
-            tries: tries(seen, zone),
+            tries: tries(w, seen, zone),
             measured: None,
             groups: vec![group_view(group)],
             ..GroundsView::default()
         },
         Grounds::Machine { component, code, seen, dependents, services, .. } => GroundsView {
-            about: w.with("grounds.machine", &[("component", component), ("code", &w.of("fault", code))]),
+            about: w.with("grounds.machine", &[("component", &w.component(component)), ("code", &w.of("fault", code))]),
             measured: measured(w, seen),
-            tries: tries(seen, zone),
+            tries: tries(w, seen, zone),
             groups: dependents.iter().map(group_view).collect(),
             services: services.iter().map(member).collect(),
             ..GroundsView::default()
@@ -101,13 +101,13 @@ fn of(w: Words, grounds: &Grounds, zone: &str) -> GroundsView {
     }
 }
 
-fn tries(seen: &FaultGrounds, zone: &str) -> Vec<TryRow> {
+fn tries(w: Words, seen: &FaultGrounds, zone: &str) -> Vec<TryRow> {
     let row = |found: &CheckResult| TryRow {
         check: found.check.clone(),
         kind: found.kind.clone(),
         attempt: found.attempt,
         state: found.state.as_str(),
-        reason: found.reason.clone(),
+        reason: w.of("check_reason", &found.reason).into_owned(),
         text: found.text.clone(),
         took_ms: found.took_ms,
         at: when::moment(found.at, zone),
@@ -125,8 +125,7 @@ fn measured(w: Words, seen: &FaultGrounds) -> Option<Measured> {
 }
 
 fn group_view(group: &GroupNow) -> GroupView {
-    let healthy =
-        group.members.iter().filter(|m| matches!(m.state, ServiceState::Up | ServiceState::Degraded)).count();
+    let healthy = group.members.iter().filter(|m| matches!(m.state, ServiceState::Up | ServiceState::Degraded)).count();
     GroupView {
         name: group.name.clone(),
         needs: group.needs,

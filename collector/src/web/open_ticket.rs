@@ -8,12 +8,12 @@ use serde::Deserialize;
 
 use super::overview::Names;
 use super::shell::{PageResult, Said, Shell, back_to, page, said};
+use super::ticket::by;
 use crate::api::access::{Principal, Viewer};
 use crate::appliances;
-use crate::customers::listing;
-use crate::flow::staff_acts::{CustomerRequest, open_for_customer};
+use crate::customers::store;
 use crate::flow::World;
-use super::ticket::by;
+use crate::flow::staff_acts::{CustomerRequest, open_for_customer};
 
 struct Place {
     /// `TENANT/SITE`, or `TENANT/SITE/APPLIANCE`.
@@ -50,7 +50,7 @@ async fn form(world: &World, viewer: &Viewer, principal: &Principal, given: Call
     let boxes = appliances::listing::list(&mut conn, None, "", 2000).await?;
     let mut places = Vec::new();
     for customer in &names.customers {
-        for site in listing::sites(&mut conn, &customer.tenant_id).await? {
+        for site in store::sites(&mut conn, &customer.tenant_id).await? {
             let (value, label) = (format!("{}/{}", site.tenant_id, site.site_id), format!("{} / {}", customer.name, site.name));
             let at_site = boxes.iter().filter(|a| a.tenant_id == site.tenant_id && a.site_id == site.site_id);
             let inside: Vec<Place> = at_site
@@ -88,8 +88,7 @@ pub(crate) async fn open(
     Form(given): Form<CallForm>,
 ) -> PageResult {
     let mut place = given.place.splitn(3, '/').map(str::to_owned);
-    let (Some(tenant_id), Some(site_id), Some(impact)) =
-        (place.next(), place.next(), BusinessImpact::from_name(&given.impact))
+    let (Some(tenant_id), Some(site_id), Some(impact)) = (place.next(), place.next(), BusinessImpact::from_name(&given.impact))
     else {
         return form(&world, &viewer, &principal, given, Some("refused_bad_form")).await;
     };

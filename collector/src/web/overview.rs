@@ -14,9 +14,9 @@ use super::clock_view::{self, ClockView};
 use super::shell::{PageResult, Said, Shell, page, said};
 use super::when;
 use crate::api::access::{Principal, Viewer};
-use crate::clocks::{self, Clock};
-use crate::customers::listing::{self, CustomerLine};
 use crate::appliances;
+use crate::clocks::{self, Clock};
+use crate::customers::{Customer, listing, store as people};
 use crate::db::Conn;
 use crate::flow::World;
 use crate::tickets::store::{self, Counts, Filter};
@@ -72,7 +72,7 @@ struct Overview {
     said: Option<Said>,
     closed: bool,
     customer: String,
-    customers: Vec<CustomerLine>,
+    customers: Vec<Customer>,
     counts: Counts,
     overdue: usize,
     rows: Vec<Row>,
@@ -146,7 +146,7 @@ fn rank(ticket: &Ticket, clock: Option<&Clock>) -> (bool, bool, bool, i64, i64) 
 
 /// Names by id, for lists.
 pub(crate) struct Names {
-    pub(crate) customers: Vec<CustomerLine>,
+    pub(crate) customers: Vec<Customer>,
     pub(crate) customer: HashMap<String, String>,
     pub(crate) site: HashMap<(String, String), (String, String)>,
     pub(crate) appliance: HashMap<String, String>,
@@ -166,16 +166,13 @@ impl Names {
             customers,
             site,
             appliance: appliances::listing::names(conn).await?,
-            staff: listing::staff(conn).await?.into_iter().map(|s| (s.staff_id, s.name)).collect(),
+            staff: people::all_staff(conn).await?.into_iter().map(|s| (s.staff_id, s.name)).collect(),
         })
     }
 
     /// A site's name and zone; empty and UTC when it has none.
     pub(crate) fn site(&self, tenant_id: &str, site_id: &str) -> (String, String) {
-        self.site
-            .get(&(tenant_id.to_owned(), site_id.to_owned()))
-            .cloned()
-            .unwrap_or_else(|| (String::new(), "UTC".to_owned()))
+        self.site.get(&(tenant_id.to_owned(), site_id.to_owned())).cloned().unwrap_or_else(|| (String::new(), "UTC".to_owned()))
     }
 }
 

@@ -39,11 +39,7 @@ pub(crate) struct Me {
 impl Shell {
     /// For somebody signed in.
     pub(crate) fn of(world: &World, viewer: &Viewer, principal: &Principal, here: &'static str, path: &str) -> Self {
-        let me = Me {
-            name: principal.name.clone(),
-            role: principal.role.as_str(),
-            works: principal.role.works_on_tickets(),
-        };
+        let me = Me { name: principal.name.clone(), role: principal.role.as_str(), works: principal.role.works_on_tickets() };
         Self { me: Some(me), here, ..Self::anonymous(world, viewer, path) }
     }
 

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use super::cookies;
 use super::shell::{PageResult, Shell, page};
 use crate::api::access::{Principal, Viewer};
-use crate::api::sessions::sign_in::{self, Outcome};
 use crate::api::sessions::Stage;
+use crate::api::sessions::sign_in::{self, Outcome};
 use crate::customers::Language;
 use crate::flow::World;
 

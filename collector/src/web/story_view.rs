@@ -50,18 +50,22 @@ fn tell(w: Words, event: &TicketEvent, zone: &str) -> (&'static str, String, Str
             let text = w.with(key, &[("impact", &impact(found)), ("reason", &w.of("reason", reason))]);
             ("bad", text, summary.clone())
         }
-        TicketEvent::Joined { component, code, summary, .. } => {
-            ("bad", w.with("event.joined", &[("component", component), ("code", &w.of("fault", code))]), summary.clone())
-        }
+        TicketEvent::Joined { component, code, summary, .. } => (
+            "bad",
+            w.with("event.joined", &[("component", &w.component(component)), ("code", &w.of("fault", code))]),
+            summary.clone(),
+        ),
         TicketEvent::ImpactChanged { from, to, reason, why, customer_word, .. } => {
             let tone = if to > from { "bad" } else { "good" };
             let text =
                 w.with("event.impact", &[("from", &impact(from)), ("to", &impact(to)), ("reason", &w.of("reason", reason))]);
             (tone, text, [why.as_str(), customer_word.as_str()].join(" ").trim().to_owned())
         }
-        TicketEvent::EpisodeCleared { component, code, summary, .. } => {
-            ("good", w.with("event.cleared", &[("component", component), ("code", &w.of("fault", code))]), summary.clone())
-        }
+        TicketEvent::EpisodeCleared { component, code, summary, .. } => (
+            "good",
+            w.with("event.cleared", &[("component", &w.component(component)), ("code", &w.of("fault", code))]),
+            summary.clone(),
+        ),
         TicketEvent::Reopened { summary, .. } => ("bad", w.t("event.reopened").into_owned(), summary.clone()),
         TicketEvent::Recovered => ("good", w.t("event.recovered").into_owned(), none),
         TicketEvent::Closed { why } => ("good", w.t("event.closed").into_owned(), why.clone()),
@@ -90,9 +94,8 @@ fn tell(w: Words, event: &TicketEvent, zone: &str) -> (&'static str, String, Str
 }
 
 fn tell_clock(w: Words, event: &TicketEvent, zone: &str) -> (&'static str, String, String) {
-    let text = |key: &str, kind: &str, more: &dyn std::fmt::Display| {
-        w.with(key, &[("clock", &w.of("clock", kind)), ("value", more)])
-    };
+    let text =
+        |key: &str, kind: &str, more: &dyn std::fmt::Display| w.with(key, &[("clock", &w.of("clock", kind)), ("value", more)]);
     match event {
         TicketEvent::ClockStarted { kind, due_at, .. } => {
             ("plain", text("event.clock_started", kind, &when::moment(*due_at, zone)), String::new())

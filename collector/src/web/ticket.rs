@@ -17,8 +17,7 @@ use super::story_view::{self, Line};
 use super::when;
 use crate::api::access::{Principal, Viewer};
 use crate::clocks;
-use crate::customers::Role;
-use crate::customers::listing::{self, StaffLine};
+use crate::customers::{Staff, store as people};
 use crate::faults::{self, Episode};
 use crate::flow::{World, staff_acts};
 use crate::notices::listing::{NoticeLine, of_subject};
@@ -28,7 +27,6 @@ use crate::tickets::{ResponseWay, Ticket, TicketState, store};
 /// One run of a fault, as a line.
 pub(crate) struct EpisodeRow {
     pub(crate) appliance: String,
-    pub(crate) appliance_id: String,
     pub(crate) component: String,
     pub(crate) code: String,
     pub(crate) open: bool,
@@ -65,7 +63,7 @@ struct TicketPage {
     closed: bool,
     impacts: &'static [BusinessImpact],
     attributions: &'static [Attribution],
-    colleagues: Vec<StaffLine>,
+    colleagues: Vec<Staff>,
 }
 
 /// The message of an act before.
@@ -94,7 +92,7 @@ pub(crate) async fn show(
     let episodes = faults::store::of_ticket(&mut conn, tenant, id).await?;
     let timeline = store::timeline(&mut conn, tenant, id).await?;
     let notices = of_subject(&mut conn, tenant, id).await?;
-    let staff = listing::staff(&mut conn).await?;
+    let staff = people::all_staff(&mut conn).await?;
     let name_of = |id: &Option<String>| id.as_ref().and_then(|id| names.staff.get(id)).cloned().unwrap_or_default();
     let title = format!("{id} {}", ticket.summary);
     page(&TicketPage {
@@ -114,7 +112,13 @@ pub(crate) async fn show(
         grounds: grounds_view::view(w, &ticket.grounds, &zone),
         episodes: episodes.iter().map(|episode| episode_row(w, episode, &zone, &names, now)).collect(),
         story: story_view::lines(w, &timeline, &zone, &names.staff),
-        notices: notices.into_iter().map(|n| { let at = n.sent_at.map(|at| when::moment(at, &zone)); (n, at.unwrap_or_default()) }).collect(),
+        notices: notices
+            .into_iter()
+            .map(|n| {
+                let at = n.sent_at.map(|at| when::moment(at, &zone));
+                (n, at.unwrap_or_default())
+            })
+            .collect(),
         works: principal.role.works_on_tickets(),
         lowers: principal.role.lowers_impact(),
         closed: ticket.state == TicketState::Closed,
@@ -126,15 +130,14 @@ pub(crate) async fn show(
     })
 }
 
-fn works(person: &StaffLine) -> bool {
-    person.disabled_at.is_none() && Role::from_name(&person.role).is_some_and(Role::works_on_tickets)
+fn works(person: &Staff) -> bool {
+    person.disabled_at.is_none() && person.role.works_on_tickets()
 }
 
 fn episode_row(w: super::words::Words, episode: &Episode, zone: &str, names: &Names, now: UnixMs) -> EpisodeRow {
     EpisodeRow {
         appliance: names.appliance.get(&episode.appliance_id).cloned().unwrap_or_default(),
-        appliance_id: episode.appliance_id.clone(),
-        component: episode.component.clone(),
+        component: w.component(&episode.component),
         code: w.of("fault", &episode.code).into_owned(),
         open: episode.open,
         summary: episode.summary.clone(),
@@ -183,12 +186,7 @@ impl ActForm {
 
 /// Who acts, for the stories.
 pub(crate) fn by(principal: &Principal) -> By {
-    By {
-        actor: principal.actor(),
-        staff_id: principal.staff_id.clone(),
-        name: principal.name.clone(),
-        role: principal.role,
-    }
+    By { actor: principal.actor(), staff_id: principal.staff_id.clone(), name: principal.name.clone(), role: principal.role }
 }
 
 /// `POST /tickets/{ticket}/acts`.

@@ -36,6 +36,12 @@ impl Words {
         }
     }
 
+    /// A component (`disk:/var`, or `disk./var` in metric names) with its kind in words and its own name as it is: `Disk /var`.
+    pub(crate) fn component(self, name: &str) -> String {
+        let (kind, rest) = name.split_once([':', '.']).unwrap_or((name, ""));
+        format!("{} {rest}", self.of("component", kind)).trim_end().to_owned()
+    }
+
     /// The text of `key` with `%{n}` and the like replaced.
     pub(crate) fn with(self, key: &str, values: &[(&str, &dyn std::fmt::Display)]) -> String {
         let mut text = self.t(key).into_owned();

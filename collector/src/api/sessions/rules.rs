@@ -1,10 +1,9 @@
-//! The rules of signing in, pure: how long a session lives, when an account rests after wrong guesses, when a code counts, and
-//! which rights a token may carry. Nothing here reads a clock or a row.
+//! The rules of signing in, pure: how long a session lives, when an account rests after wrong guesses, and which rights a
+//! token may carry. Whether a password or code is right is `customers::credentials`' question. Nothing here reads a clock or a row.
 
 use std::time::Duration;
 
 use mainstay_shared::time_source::UnixMs;
-use totp_rs::{Builder, Secret};
 
 use super::Session;
 use crate::customers::Role;
@@ -53,40 +52,8 @@ pub(crate) fn judge_session(session: &Session, now: UnixMs) -> SessionVerdict {
 /// How long an account rests after its `failed_count`-th wrong guess in a row: nothing for the first four, then 30 s, doubling to
 /// 15 minutes.
 pub(crate) fn rest_after(failed_count: i64) -> Option<Duration> {
-    let over = u32::try_from(failed_count - FREE_GUESSES).ok().filter(|over| *over > 0)?;
-    Some((Duration::from_secs(30) * 2_u32.pow((over - 1).min(10))).min(LONGEST_REST))
-}
-
-/// What a six-digit code is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CodeVerdict {
-    /// It counts, for this time step, which is to be kept.
-    Good { step: i64 },
-    /// It is not the code of now, the step before or the step after.
-    Wrong,
-    /// It was right and has been used (RFC 6238, 5.2).
-    UsedBefore,
-    /// The account's secret can't be read.
-    BadSecret,
-}
-
-/// Judges `code` against the base32 `secret` (RFC 6238: SHA-1, six digits, 30 s, one step of skew).
-pub(crate) fn judge_code(secret: &str, code: &str, now: UnixMs, last_step: i64) -> CodeVerdict {
-    let Ok(secret) = Secret::try_from_base32(secret) else { return CodeVerdict::BadSecret };
-    let Ok(totp) = Builder::new().with_secret(secret).with_digits(6).with_skew(1).with_account_name("-").build() else {
-        return CodeVerdict::BadSecret;
-    };
-    let digits: String = code.chars().filter(|c| !c.is_whitespace()).collect();
-    if digits.len() != 6 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return CodeVerdict::Wrong;
-    }
-    match totp.check(&digits, u64::try_from(now.0 / 1000).unwrap_or_default()) {
-        None => CodeVerdict::Wrong,
-        Some(step) => match i64::try_from(step) {
-            Ok(step) if step > last_step => CodeVerdict::Good { step },
-            _ => CodeVerdict::UsedBefore,
-        },
-    }
+    let over = u32::try_from((failed_count - FREE_GUESSES).min(10)).ok().filter(|over| *over > 0)?;
+    Some((Duration::from_secs(30) * 2_u32.pow(over - 1)).min(LONGEST_REST))
 }
 
 /// Whether `maker` may hand `wanted` to a token: its rights must be a subset of the maker's (R9).
@@ -129,8 +96,6 @@ pub(crate) fn judge_token(token: &super::tokens::Token, now: UnixMs) -> TokenVer
 mod tests {
     use super::*;
 
-    const SECRET: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
-
     #[test]
     fn an_account_rests_longer_with_every_wrong_guess_and_never_longer_than_a_quarter_of_an_hour() {
         let rows: [(i64, Option<u64>, &str); 7] = [
@@ -145,26 +110,6 @@ mod tests {
         for (failed, rest, why) in rows {
             assert_eq!(rest_after(failed).map(|d| d.as_secs()), rest, "{why}");
         }
-    }
-
-    #[test]
-    fn a_code_counts_once_within_one_step_of_now() {
-        // RFC 6238, appendix B, at 59 s (step 1): ...94287082, of which six digits.
-        let at = |seconds: i64| UnixMs(seconds * 1000);
-        let rows = [
-            ("287082", at(59), 0, CodeVerdict::Good { step: 1 }, "the code of now"),
-            ("287 082", at(59), 0, CodeVerdict::Good { step: 1 }, "as apps print it"),
-            ("287082", at(80), 0, CodeVerdict::Good { step: 1 }, "one step late"),
-            ("287082", at(95), 0, CodeVerdict::Wrong, "two steps late"),
-            ("287082", at(59), 1, CodeVerdict::UsedBefore, "twice"),
-            ("287083", at(59), 0, CodeVerdict::Wrong, "another"),
-            ("", at(59), 0, CodeVerdict::Wrong, "nothing"),
-            ("２８７０８２", at(59), 0, CodeVerdict::Wrong, "full-width digits"),
-        ];
-        for (code, now, last, expected, why) in rows {
-            assert_eq!(judge_code(SECRET, code, now, last), expected, "{why}");
-        }
-        assert_eq!(judge_code("!", "287082", at(59), 0), CodeVerdict::BadSecret);
     }
 
     #[test]

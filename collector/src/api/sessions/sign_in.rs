@@ -3,26 +3,25 @@
 
 use std::sync::LazyLock;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::{Argon2, PasswordHasher as _, PasswordVerifier as _};
 use mainstay_shared::ids::random_hex_128;
 use mainstay_shared::time_source::UnixMs;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use super::store::{self, Account, NewSession};
+use super::store::{self, NewSession};
 use super::tokens::{self, Token};
 use super::{Session, Stage, fresh_secret, hash_of, rules};
 use crate::audit;
-use crate::customers::{Language, Role, VENDOR_TENANT};
+use crate::customers::credentials::{self, CodeVerdict};
+use crate::customers::store::{Secrets, staff_to_sign_in, store_sign_in};
+use crate::customers::{Language, Role, Staff, VENDOR_TENANT};
 use crate::db::{Conn, Turn, mark_change, transact};
 use crate::flow::World;
 
 /// Hashing takes 19 MiB and a core: more than two at once would let strangers starve intake.
 static HASHING: Semaphore = Semaphore::const_new(2);
 /// What an unknown user's password is compared with, so that the answer takes as long as for a known one.
-static NOBODY: LazyLock<String> =
-    LazyLock::new(|| Argon2::default().hash_password(b"nobody").map(|hash| hash.to_string()).unwrap_or_default());
+static NOBODY: LazyLock<String> = LazyLock::new(|| credentials::hash_password("nobody").unwrap_or_default());
 
 /// The longest user name and password looked at.
 const MAX_CHARS: usize = 256;
@@ -55,26 +54,28 @@ async fn record(tx: &mut Conn, now: UnixMs, staff_id: &str, event: &SignInEvent<
 
 /// First step: user name and password. Right opens a half session that can do nothing but ask for the code.
 pub(crate) async fn password(world: &World, username: &str, password: &str) -> anyhow::Result<Outcome> {
-    let account = {
+    let known = {
         let mut conn = world.db.read().await?;
-        store::account_by_username(&mut conn, username).await?
+        staff_to_sign_in(&mut conn, username).await?
     };
-    let hash = account.as_ref().map_or_else(|| NOBODY.clone(), |account| account.password_hash.clone());
+    let hash = known.as_ref().map_or_else(|| NOBODY.clone(), |(_, secrets)| secrets.password_hash.clone());
     let right = username.chars().count() <= MAX_CHARS && verify(hash, password).await?;
-    let Some(account) = account else { return Ok(Outcome::Refused) };
+    if known.is_none() {
+        return Ok(Outcome::Refused);
+    }
     let (now, rng) = (world.time.now(), &world.rng);
     Ok(transact!(world.db, Turn::Console, |tx| {
-        let Some(account) = store::account_by_id(tx, &account.staff_id).await? else { return Ok(Outcome::Refused) };
-        if !may_try(&account, now) {
+        let Some((staff, secrets)) = staff_to_sign_in(tx, username).await? else { return Ok(Outcome::Refused) };
+        if !may_try(&staff, &secrets, now) {
             return Ok(Outcome::Refused);
         }
         if !right {
-            failed(tx, now, &account, "password").await?;
+            failed(tx, now, &staff, &secrets, "password").await?;
             return Ok(Outcome::Refused);
         }
         let cookie = fresh_secret(rng);
         let expires_at = now.plus(rules::HALF_SESSION_LIFE);
-        open(tx, &account.staff_id, Stage::Password, &cookie, &random_hex_128(rng), (now, expires_at)).await?;
+        open(tx, &staff.staff_id, Stage::Password, &cookie, &random_hex_128(rng), (now, expires_at)).await?;
         Ok(Outcome::Right { cookie })
     }))
 }
@@ -83,7 +84,7 @@ pub(crate) async fn password(world: &World, username: &str, password: &str) -> a
 pub(crate) async fn code(world: &World, half: &Session, code: &str) -> anyhow::Result<Outcome> {
     let (now, rng) = (world.time.now(), &world.rng);
     Ok(transact!(world.db, Turn::Console, |tx| {
-        if !use_code(tx, now, &half.staff_id, code).await? {
+        if !use_code(tx, now, &half.username, code).await? {
             return Ok(Outcome::Refused);
         }
         store::delete(tx, &half.session_hash).await?;
@@ -139,7 +140,7 @@ pub(crate) struct WantedToken {
 #[derive(Debug, Clone)]
 pub(crate) enum TokenOutcome {
     /// Made: the secret is shown now and never again.
-    Made { token: Token, secret: String },
+    Made { secret: String },
     /// The code was wrong or used (R12: step-up for keys).
     WrongCode,
     /// More rights than the maker has (R9).
@@ -163,7 +164,7 @@ pub(crate) async fn make_token(
     }
     let (now, rng) = (world.time.now(), &world.rng);
     Ok(transact!(world.db, Turn::Console, |tx| {
-        if !use_code(tx, now, &session.staff_id, fresh_code).await? {
+        if !use_code(tx, now, &session.username, fresh_code).await? {
             return Ok(TokenOutcome::WrongCode);
         }
         let secret = format!("{}{}", tokens::PREFIX, fresh_secret(rng));
@@ -189,7 +190,7 @@ pub(crate) async fn make_token(
             expires_at: token.expires_at,
         };
         record(tx, now, &session.staff_id, &event).await?;
-        Ok(TokenOutcome::Made { token, secret })
+        Ok(TokenOutcome::Made { secret })
     }))
 }
 
@@ -205,34 +206,36 @@ pub(crate) async fn revoke_token(world: &World, staff_id: &str, token_id: &str) 
     }))
 }
 
-fn may_try(account: &Account, now: UnixMs) -> bool {
-    account.disabled_at.is_none() && account.locked_until_at.is_none_or(|until| now >= until)
+fn may_try(staff: &Staff, secrets: &Secrets, now: UnixMs) -> bool {
+    staff.disabled_at.is_none() && secrets.locked_until_at.is_none_or(|until| now >= until)
 }
 
 /// Judges a code and uses it up; a wrong one counts as a wrong guess.
-async fn use_code(tx: &mut Conn, now: UnixMs, staff_id: &str, code: &str) -> anyhow::Result<bool> {
-    let Some(account) = store::account_by_id(tx, staff_id).await? else { return Ok(false) };
-    if !may_try(&account, now) {
+async fn use_code(tx: &mut Conn, now: UnixMs, username: &str, code: &str) -> anyhow::Result<bool> {
+    let Some((staff, secrets)) = staff_to_sign_in(tx, username).await? else { return Ok(false) };
+    if !may_try(&staff, &secrets, now) {
         return Ok(false);
     }
-    let verdict = rules::judge_code(&account.totp_secret, code, now, account.totp_last_step);
-    if let rules::CodeVerdict::Good { step } = verdict
-        && store::use_step(tx, staff_id, step).await?
-    {
-        return Ok(true);
+    // Authenticators show two groups of three.
+    let digits: String = code.chars().filter(|c| !c.is_whitespace()).take(MAX_CHARS).collect();
+    match credentials::check_code(&secrets.totp_secret, &digits, secrets.totp_last_step, now) {
+        CodeVerdict::Right { step } => {
+            store_sign_in(tx, &staff.staff_id, 0, None, step).await?;
+            Ok(true)
+        }
+        verdict @ (CodeVerdict::Used | CodeVerdict::Wrong) => {
+            tracing::info!(staff_id = %staff.staff_id, ?verdict, "a sign-in code was refused");
+            failed(tx, now, &staff, &secrets, "code").await?;
+            Ok(false)
+        }
     }
-    tracing::info!(%staff_id, ?verdict, "a sign-in code was refused");
-    failed(tx, now, &account, "code").await?;
-    Ok(false)
 }
 
-async fn failed(tx: &mut Conn, now: UnixMs, account: &Account, step: &str) -> anyhow::Result<()> {
-    let failed_count = store::count_failure(tx, &account.staff_id).await?;
+async fn failed(tx: &mut Conn, now: UnixMs, staff: &Staff, secrets: &Secrets, step: &str) -> anyhow::Result<()> {
+    let failed_count = secrets.failed_count.saturating_add(1);
     let rests_until = rules::rest_after(failed_count).map(|rest| now.plus(rest));
-    if let Some(until) = rests_until {
-        store::lock_until(tx, &account.staff_id, until).await?;
-    }
-    record(tx, now, &account.staff_id, &SignInEvent::SignInFailed { step, failed_count, rests_until }).await
+    store_sign_in(tx, &staff.staff_id, failed_count, rests_until, secrets.totp_last_step).await?;
+    record(tx, now, &staff.staff_id, &SignInEvent::SignInFailed { step, failed_count, rests_until }).await
 }
 
 async fn open(
@@ -254,8 +257,5 @@ async fn verify(hash: String, password: &str) -> anyhow::Result<bool> {
     }
     let _place = HASHING.acquire().await?;
     let password = password.to_owned();
-    let right = tokio::task::spawn_blocking(move || {
-        PasswordHash::new(&hash).is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
-    });
-    Ok(right.await?)
+    Ok(tokio::task::spawn_blocking(move || credentials::password_matches(&password, &hash)).await?)
 }

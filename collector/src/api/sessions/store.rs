@@ -1,5 +1,5 @@
-//! Sessions and the sign-in columns of staff accounts, as rows. Functions take a connection, so the caller decides what commits
-//! together. No secret is ever stored in clear: cookies as SHA-256, passwords as argon2id.
+//! Sessions as rows. Functions take a connection, so the caller decides what commits together. A cookie is stored as its SHA-256
+//! only; the account behind a session is joined at every read, so that disabling it counts at once (R14).
 
 use mainstay_shared::time_source::UnixMs;
 use sqlx::Row as _;
@@ -9,75 +9,8 @@ use super::{Session, Stage};
 use crate::customers::{Language, Role};
 use crate::db::Conn;
 
-/// The sign-in side of a staff account.
-#[derive(Debug, Clone)]
-pub(crate) struct Account {
-    pub(crate) staff_id: String,
-    pub(crate) password_hash: String,
-    /// Base32.
-    pub(crate) totp_secret: String,
-    pub(crate) totp_last_step: i64,
-    pub(crate) failed_count: i64,
-    pub(crate) locked_until_at: Option<UnixMs>,
-    pub(crate) disabled_at: Option<UnixMs>,
-}
-
 fn bad_row(column: &str) -> sqlx::Error {
     sqlx::Error::ColumnDecode { index: column.to_owned(), source: "a name that this version does not know".into() }
-}
-
-fn account(row: &AnyRow) -> Result<Account, sqlx::Error> {
-    Ok(Account {
-        staff_id: row.try_get("staff_id")?,
-        password_hash: row.try_get("password_hash")?,
-        totp_secret: row.try_get("totp_secret")?,
-        totp_last_step: row.try_get("totp_last_step")?,
-        failed_count: row.try_get("failed_count")?,
-        locked_until_at: row.try_get::<Option<i64>, _>("locked_until_at")?.map(UnixMs),
-        disabled_at: row.try_get::<Option<i64>, _>("disabled_at")?.map(UnixMs),
-    })
-}
-
-/// The account of that user name.
-pub(crate) async fn account_by_username(conn: &mut Conn, username: &str) -> Result<Option<Account>, sqlx::Error> {
-    let row = sqlx::query("SELECT * FROM staff WHERE username = $1").bind(username).fetch_optional(conn).await?;
-    row.as_ref().map(account).transpose()
-}
-
-/// The account of that id.
-pub(crate) async fn account_by_id(conn: &mut Conn, staff_id: &str) -> Result<Option<Account>, sqlx::Error> {
-    let row = sqlx::query("SELECT * FROM staff WHERE staff_id = $1").bind(staff_id).fetch_optional(conn).await?;
-    row.as_ref().map(account).transpose()
-}
-
-/// Counts one more wrong guess and answers how many there are now.
-pub(crate) async fn count_failure(tx: &mut Conn, staff_id: &str) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("UPDATE staff SET failed_count = failed_count + 1 WHERE staff_id = $1 RETURNING failed_count")
-        .bind(staff_id)
-        .fetch_one(tx)
-        .await
-}
-
-/// Lets an account rest.
-pub(crate) async fn lock_until(tx: &mut Conn, staff_id: &str, until: UnixMs) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE staff SET locked_until_at = $2 WHERE staff_id = $1")
-        .bind(staff_id)
-        .bind(until.0)
-        .execute(tx)
-        .await
-        .map(drop)
-}
-
-/// Uses up a code's time step and forgets the wrong guesses. `false`: somebody used that step first.
-pub(crate) async fn use_step(tx: &mut Conn, staff_id: &str, step: i64) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query(
-        "UPDATE staff SET totp_last_step = $2, failed_count = 0, locked_until_at = NULL WHERE staff_id = $1 AND totp_last_step < $2",
-    )
-    .bind(staff_id)
-    .bind(step)
-    .execute(tx)
-    .await?;
-    Ok(done.rows_affected() == 1)
 }
 
 /// The language that an account reads.

@@ -21,6 +21,7 @@ both_databases!(
     two_customers_never_share_a_ticket,
     restated_faults_after_a_restore_open_what_was_lost_and_double_nothing,
     two_nodes_that_race_with_one_fault_open_one_ticket,
+    a_rewound_spool_leaves_no_episode_open_for_ever,
 );
 
 const DOWN: (&str, &str) = ("service:web", "service_down");
@@ -188,4 +189,19 @@ async fn two_nodes_that_race_with_one_fault_open_one_ticket(db: Db) {
     let tickets = stage.tickets("bank").await;
     assert_eq!(tickets.len(), 1);
     assert_eq!(tickets[0].severity, Severity::Critical);
+}
+
+async fn a_rewound_spool_leaves_no_episode_open_for_ever(db: Db) {
+    let stage = Stage::new(db).await;
+    stage.customer("bank", &[("a", &["web"])]).await;
+    stage.arrive("bank", "a", &[stage.raised(DOWN.0, DOWN.1)]).await;
+    // The snapshot knows nothing of the first episode: it raises its own, and clears that.
+    let own = stage.raised(DOWN.0, DOWN.1);
+    stage.arrive("bank", "a", std::slice::from_ref(&own)).await;
+    let ticket = stage.tickets("bank").await.remove(0);
+    assert_eq!(stage.story(&ticket).await, ["opened", "clock_started", "joined", "episode_cleared"]);
+    assert_eq!(ticket.state, TicketState::Open);
+    stage.arrive("bank", "a", &[stage.cleared(&own)]).await;
+    let tickets = stage.tickets("bank").await;
+    assert_eq!((tickets.len(), tickets[0].state), (1, TicketState::Recovered));
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::notices::Recipient;
 use crate::notices::testing::ticket;
+use crate::tickets::severity::Reason;
 
 fn facts() -> Facts {
     let ticket = ticket(42, mainstay_shared::severity::BusinessImpact::Interrupted);
@@ -82,8 +83,7 @@ fn a_subject_is_one_line_in_the_readers_language_with_number_and_severity() {
 
 #[test]
 fn every_reason_of_a_decision_has_its_words() {
-    let known = ["service_down", "group_below_need", "no_service_declared", "silent_uncovered", "human_answer"];
-    for reason in known {
+    for reason in Reason::ALL.map(Reason::as_str) {
         assert_ne!(reason_words(reason, Language::Zh), reason_words("?", Language::Zh), "{reason}");
         assert_ne!(reason_words(reason, Language::En), reason_words("?", Language::En), "{reason}");
     }

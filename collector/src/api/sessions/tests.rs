@@ -1,0 +1,1 @@
+//! Sessions, asked of both databases.

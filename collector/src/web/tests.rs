@@ -1,0 +1,195 @@
+//! Every page in both languages: no text of the other one, no key without a text, hostile text inert. And, by hand
+//! (`MAINSTAY_SHOW_PAGES=ADDRESS`), the sample served so that a person can look at it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use tower::ServiceExt as _;
+
+use super::sample;
+use super::words::Words;
+use crate::customers::Language;
+use crate::db::testing::TestDb;
+use crate::notices::rules::Kind;
+use crate::tickets::severity::Reason;
+
+/// What of the data is text of people or boxes: taken out before a page's own words are looked at.
+const DATA: [&str; 12] = [
+    "已电话联系赵敏。",
+    "渝江银行",
+    "数据中心一号",
+    "赵敏",
+    "李伟",
+    "远程接入",
+    "中文",
+    "English",
+    "Mia Chen",
+    "Otto Berg",
+    "Riverside City Council",
+    "Town Hall",
+];
+
+fn pages() -> Vec<String> {
+    let mut pages: Vec<String> =
+        ["/", "/?show=closed", "/appliances", "/customers", "/account", "/tickets/open", "/account?said=refused_code"]
+            .map(str::to_owned)
+            .into();
+    pages.extend((1..=4).map(|n| format!("/tickets/T-{n:06}")));
+    pages.extend([sample::BOX_A, sample::BOX_OTHER].map(|id| format!("/appliances/{id}")));
+    pages
+}
+
+async fn get(app: &Router, path: &str, cookie: &str) -> String {
+    let request = Request::get(path)
+        .header("cookie", format!("__Host-mainstay-session={cookie}"))
+        .header("accept-language", "zh-CN")
+        .body(Body::empty())
+        .expect("a request");
+    let response = app.clone().oneshot(request).await.expect("an answer");
+    assert!(response.status().is_success(), "{path}: {}", response.status());
+    let bytes = to_bytes(response.into_body(), 4 << 20).await.expect("a body");
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+/// A page's visible text and the attributes that people hear or see.
+fn visible(html: &str) -> String {
+    let mut out = String::new();
+    for piece in html.split('<') {
+        let (tag, text) = piece.split_once('>').unwrap_or(("", piece));
+        for name in ["title=\"", "aria-label=\"", "placeholder=\"", "alt=\""] {
+            if let Some(value) = tag.split(name).nth(1).and_then(|rest| rest.split('"').next()) {
+                out.push_str(value);
+                out.push('\n');
+            }
+        }
+        if tag != "code" {
+            out.push_str(text);
+        }
+        out.push('\n');
+    }
+    for data in DATA {
+        out = out.replace(data, "");
+    }
+    out
+}
+
+#[tokio::test]
+async fn no_page_shows_text_of_the_other_language() {
+    let t = TestDb::sqlite().await;
+    let (world, _) = sample::world(&t.db, sample::ADDRESS);
+    sample::seed(&world, "").await.expect("a seeded world");
+    sample::session(&world, "li", "l").await.expect("a session");
+    sample::session(&world, "mia", "m").await.expect("a session");
+    let app = crate::router::web(&world, Router::new());
+    let english_words = english_words();
+    for path in pages() {
+        let english = visible(&get(&app, &path, "m").await);
+        let chinese: String = english.chars().filter(|c| ('\u{3000}'..='\u{9fff}').contains(c)).collect();
+        assert!(chinese.is_empty(), "{path} in English shows {chinese}");
+        let page = visible(&get(&app, &path, "l").await);
+        for line in page.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            assert!(!english_words.contains(line), "{path} in Chinese shows {line:?}");
+        }
+        assert!(page.contains("工单"), "{path} is Chinese");
+    }
+}
+
+/// All English texts that differ from their Chinese ones and carry a word.
+fn english_words() -> BTreeSet<String> {
+    keys()
+        .iter()
+        .map(|key| (Words(Language::En).t(key).into_owned(), Words(Language::Zh).t(key).into_owned()))
+        .filter(|(english, chinese)| english != chinese && english.chars().filter(|c| c.is_alphabetic()).count() > 2)
+        .map(|(english, _)| english)
+        .filter(|text| !["up", "mail", "agent", "memory", "primary", "standby", "single"].contains(&text.as_str()))
+        .collect()
+}
+
+fn locale() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("locales/console.yml")).expect("the console's texts")
+}
+
+fn keys() -> Vec<String> {
+    locale().lines().skip(1).filter_map(|line| Some(line.split_once(": {")?.0.to_owned())).collect()
+}
+
+#[test]
+fn every_key_has_a_text_in_both_languages_with_the_same_places() {
+    let places =
+        |text: &str| text.split("%{").skip(1).map(|p| p.split('}').next().unwrap_or("").to_owned()).collect::<BTreeSet<_>>();
+    let keys = keys();
+    assert!(keys.len() > 300, "{}", keys.len());
+    for key in &keys {
+        assert!(Words(Language::En).knows(key) && Words(Language::Zh).knows(key), "{key}");
+        let (english, chinese) = (Words(Language::En).t(key), Words(Language::Zh).t(key));
+        assert_eq!(places(&english), places(&chinese), "{key}");
+        assert!(!english.chars().any(|c| ('\u{3000}'..='\u{9fff}').contains(&c)), "{key}: {english}");
+    }
+    assert_eq!(keys.len(), keys.iter().collect::<BTreeSet<_>>().len(), "a key stands twice");
+}
+
+#[test]
+fn every_key_that_a_page_names_has_a_text() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let known: BTreeSet<String> = keys().into_iter().collect();
+    let mut named = 0;
+    for folder in ["templates", "src/web", "src/router"] {
+        for entry in std::fs::read_dir(root.join(folder))
+            .expect("a folder")
+            .flatten()
+            .filter(|e| e.path().is_file() && !e.path().ends_with("tests.rs"))
+        {
+            let text = std::fs::read_to_string(entry.path()).expect("text");
+            for call in [".t(\"", ".with(\"", "error_page(language, StatusCode::"] {
+                for piece in text.split(call).skip(1) {
+                    let key = if call.starts_with("error") { piece.split('"').nth(1) } else { piece.split('"').next() };
+                    let key = key.unwrap_or_default();
+                    named += 1;
+                    assert!(known.contains(key) || key.contains("{}"), "{}: {key:?}", entry.path().display());
+                }
+            }
+        }
+    }
+    assert!(named > 150, "{named}");
+    for kind in Kind::ALL {
+        assert!(known.contains(&format!("notice.{}", kind.as_str())), "{kind:?}");
+    }
+    for reason in Reason::ALL {
+        assert!(known.contains(&format!("reason.{}", reason.as_str())), "{reason:?}");
+    }
+}
+
+#[tokio::test]
+async fn hostile_text_from_agents_and_customers_stays_text() {
+    let t = TestDb::sqlite().await;
+    let (world, _) = sample::world(&t.db, sample::ADDRESS);
+    let hostile = "<script>alert(1)</script>\"><img src=x onerror=alert(1)>' onmouseover='x {{7*7}} %{impact}";
+    sample::seed(&world, hostile).await.expect("a seeded world");
+    sample::session(&world, "mia", "m").await.expect("a session");
+    let app = crate::router::web(&world, Router::new());
+    for path in pages() {
+        let html = get(&app, &path, "m").await;
+        assert!(!html.contains("<script>alert") && !html.contains("<img src=x"), "{path}");
+        assert!(!html.contains("\"><img src=x"), "{path}: an attribute was left");
+        assert_eq!(html.matches("<script").count(), 1, "{path}: only our own script");
+        assert!(!html.contains(" style="), "{path}: an inline style");
+    }
+}
+
+/// Serves the sample at the address that `MAINSTAY_SHOW_PAGES` names until it is killed, with sessions `zh` and `en`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "for a person who wants to look at the pages"]
+async fn show_the_pages() {
+    let address = std::env::var("MAINSTAY_SHOW_PAGES").unwrap_or_else(|_| "127.0.0.1:18080".into());
+    let t = TestDb::sqlite().await;
+    let (world, _announce) = sample::world(&t.db, &format!("http://{address}"));
+    sample::seed(&world, "").await.expect("a seeded world");
+    sample::session(&world, "li", "zh").await.expect("a session");
+    sample::session(&world, "mia", "en").await.expect("a session");
+    sample::session(&world, "otto", "op").await.expect("a session");
+    let listener = tokio::net::TcpListener::bind(&address).await.expect("binds");
+    axum::serve(listener, crate::router::web(&world, Router::new())).await.expect("serves");
+}
