@@ -1,11 +1,11 @@
 //! Reads a body within its limits: bytes as sent, time, bytes once unpacked, depth of JSON. A bomb is stopped while it unpacks,
-//! not after; what is too large is refused before it is read where its length is announced.
+//! not after; what is far too large is refused before it is read where its length is announced.
 
 use std::io::Read as _;
 use std::time::Duration;
 
 use axum::http::{Request, StatusCode, header};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Bytes, Incoming};
 use mainstay_shared::limits::MAX_INFLATED_BYTES;
 use serde::de::DeserializeOwned;
@@ -14,6 +14,8 @@ use super::{Door, Refusal};
 
 /// How long a body may take to arrive; a slow link of 64 kbit/s brings the largest in two minutes, compressed samples in seconds.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(120);
+/// How much of a body that is too large is read to its end, so that its sender hears why it is refused.
+const READ_TO_BE_HEARD: usize = 4 << 20;
 /// log2 of the largest window that a zstd frame may ask memory for: as large as the largest body unpacked.
 const WINDOW_LOG: u32 = 23;
 
@@ -25,21 +27,33 @@ pub(super) async fn message<T: DeserializeOwned>(
 ) -> Result<(T, Bytes), Refusal> {
     let packed = is_packed(&request)?;
     let body = request.into_body();
-    if body.size_hint().lower() > most_bytes as u64 {
+    if body.size_hint().lower() > (most_bytes + READ_TO_BE_HEARD) as u64 {
         return Err(too_large(most_bytes));
     }
-    let collected = tokio::time::timeout(ARRIVES_WITHIN, Limited::new(body, most_bytes).collect())
+    let bytes = tokio::time::timeout(ARRIVES_WITHIN, collect(body, most_bytes))
         .await
-        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not arrive in time".to_owned()))?;
-    let bytes = match collected {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(too_large(most_bytes)),
-        Err(_) => return Err(Refusal::bad_message("the body was cut off".to_owned())),
-    };
+        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not arrive in time".to_owned()))??;
     // Held while it is unpacked and parsed: what hostile JSON makes of memory is bounded by the number of turns.
     let _turn = door.reading.acquire().await.map_err(anyhow::Error::new)?;
     let bytes = if packed { Bytes::from(unpack(&bytes)?) } else { bytes };
     Ok((parse(&bytes)?, bytes))
+}
+
+/// Keeps at most `most_bytes`. A little more is read and dropped, or the sender would meet a closed connection, not the answer.
+async fn collect(mut body: Incoming, most_bytes: usize) -> Result<Bytes, Refusal> {
+    let (mut bytes, mut read_bytes) = (Vec::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Refusal::bad_message("the body was cut off".to_owned()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        read_bytes += data.len();
+        if read_bytes > most_bytes + READ_TO_BE_HEARD {
+            break;
+        }
+        if read_bytes <= most_bytes {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    if read_bytes > most_bytes { Err(too_large(most_bytes)) } else { Ok(Bytes::from(bytes)) }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {

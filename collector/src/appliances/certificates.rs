@@ -93,15 +93,24 @@ pub(crate) async fn of_appliance(
     rows.iter().map(from_row).collect()
 }
 
-/// Ends a certificate. Whether there was a living one.
-pub(crate) async fn revoke(tx: &mut Conn, tenant_id: &str, fingerprint: &str, now: UnixMs) -> Result<bool, sqlx::Error> {
-    let ended =
-        sqlx::query("UPDATE certificates SET revoked_at = $1 WHERE tenant_id = $2 AND fingerprint = $3 AND revoked_at IS NULL")
-            .bind(now.0)
-            .bind(tenant_id)
-            .bind(fingerprint)
-            .execute(tx)
-            .await?;
+/// Ends a certificate of an appliance. Whether it had a living one of that fingerprint.
+pub(crate) async fn revoke(
+    tx: &mut Conn,
+    tenant_id: &str,
+    appliance_id: &str,
+    fingerprint: &str,
+    now: UnixMs,
+) -> Result<bool, sqlx::Error> {
+    let ended = sqlx::query(
+        "UPDATE certificates SET revoked_at = $1
+         WHERE tenant_id = $2 AND appliance_id = $3 AND fingerprint = $4 AND revoked_at IS NULL",
+    )
+    .bind(now.0)
+    .bind(tenant_id)
+    .bind(appliance_id)
+    .bind(fingerprint)
+    .execute(tx)
+    .await?;
     Ok(ended.rows_affected() == 1)
 }
 

@@ -1,8 +1,10 @@
-//! `appliance list|release|retire|approve-renewal`: what only an operator does to an enrolled appliance (R25, R26).
+//! `appliance list|release|retire|approve-renewal|revoke-certificate|report-now`: what only an operator does to an enrolled
+//! appliance (R14, R25, R26).
 //!
 //! Each act is recorded in the customer's chain of events.
 
 use clap::Subcommand;
+use mainstay_shared::directive::Ask;
 
 use super::exit::{Exit, Failure};
 use super::{Room, local_actor, print_list, say};
@@ -40,6 +42,22 @@ pub(crate) enum ApplianceCommand {
         /// Its id
         appliance: String,
     },
+    /// End one of its certificates: within 60 seconds it is worth nothing any more
+    RevokeCertificate {
+        /// Its id
+        appliance: String,
+        /// The certificate's fingerprint (hex SHA-256), as the appliance's page shows it
+        #[arg(long, value_name = "HEX")]
+        fingerprint: String,
+        /// Why
+        #[arg(long)]
+        why: String,
+    },
+    /// Ask it to measure and report now
+    ReportNow {
+        /// Its id
+        appliance: String,
+    },
 }
 
 /// Runs `appliance ...`.
@@ -49,6 +67,10 @@ pub(crate) async fn run(room: &Room, command: ApplianceCommand) -> anyhow::Resul
         ApplianceCommand::Release { appliance, why } => (appliance, ApplianceAct::Release { why }),
         ApplianceCommand::Retire { appliance, why } => (appliance, ApplianceAct::Retire { why }),
         ApplianceCommand::ApproveRenewal { appliance } => (appliance, ApplianceAct::ApproveRenewal),
+        ApplianceCommand::RevokeCertificate { appliance, fingerprint, why } => {
+            (appliance, ApplianceAct::RevokeCertificate { fingerprint, why })
+        }
+        ApplianceCommand::ReportNow { appliance } => (appliance, ApplianceAct::Ask(Ask::ReportNow)),
     };
     let world = room.world().await?;
     let unknown = || Failure::because(Exit::Data, format!("appliance {appliance_id:?}: expected one of `appliance list`"));
@@ -68,7 +90,8 @@ fn nothing_to_do(act: &ApplianceAct) -> &'static str {
         ApplianceAct::Release { .. } => "it is not held",
         ApplianceAct::Retire { .. } => "it is retired already",
         ApplianceAct::ApproveRenewal => "no renewal waits for approval",
-        ApplianceAct::RevokeCertificate { .. } | ApplianceAct::Ask(_) => "there is nothing to do",
+        ApplianceAct::RevokeCertificate { .. } => "it has no living certificate of that fingerprint",
+        ApplianceAct::Ask(_) => "there is nothing to ask",
     }
 }
 

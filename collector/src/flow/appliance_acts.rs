@@ -88,7 +88,7 @@ async fn run(
             (done, Some(ApplianceEvent::Retired { why: why.clone() }))
         }
         ApplianceAct::RevokeCertificate { fingerprint, why } => {
-            let done = certificates::revoke(tx, tenant_id, fingerprint, now).await?;
+            let done = certificates::revoke(tx, tenant_id, appliance_id, fingerprint, now).await?;
             (done, Some(ApplianceEvent::CertificateRevoked { fingerprint: fingerprint.clone(), why: why.clone() }))
         }
         ApplianceAct::ApproveRenewal => {
