@@ -113,10 +113,7 @@ pub(crate) async fn save<'a>(tx: &mut Conn, links: impl Iterator<Item = (&'a Lin
 /// Forgets every nonce: after a restore the agents hold newer ones than the restored rows, which proves nothing. The epoch stays:
 /// an appliance that was heard before and never comes back is silent.
 pub(crate) async fn forget_nonces(tx: &mut Conn) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE links SET nonce = '', nonce_before = '', attempt = 0")
-        .execute(tx)
-        .await
-        .map(drop)
+    sqlx::query("UPDATE links SET nonce = '', nonce_before = '', attempt = 0").execute(tx).await.map(drop)
 }
 
 fn to_row((tenant_id, appliance_id): &LinkKey, link: &Link) -> Vec<Value> {
