@@ -10,6 +10,7 @@ use mainstay_shared::enrolment::JoinString;
 use tempfile::TempDir;
 use toml::{Table, Value};
 
+use crate::authenticator::SignIn;
 use crate::browser::install_crypto;
 use crate::database::{Database, Engine};
 use crate::link::LinkProxy;
@@ -42,25 +43,6 @@ pub struct Settings {
     pub tickets: Vec<(&'static str, &'static str)>,
     /// An address to ping.
     pub watch: Option<String>,
-}
-
-/// The first operator's way in, as `init` printed it.
-#[derive(Debug, Clone)]
-pub struct SignIn {
-    /// The account's name.
-    pub username: String,
-    /// The generated password.
-    pub password: String,
-    /// The TOTP secret, base32.
-    pub totp_secret: String,
-}
-
-impl SignIn {
-    fn printed(username: &str, json: &str) -> Result<Self> {
-        let made: serde_json::Value = serde_json::from_str(json).with_context(|| format!("a new account: {json}"))?;
-        let field = |name: &str| made[name].as_str().map(str::to_owned).with_context(|| format!("a new account has a {name}"));
-        Ok(Self { username: username.to_owned(), password: field("password")?, totp_secret: field("totp_secret")? })
-    }
 }
 
 /// A founded collector with one customer and one site.
@@ -102,7 +84,7 @@ impl Collector {
             link: LinkProxy::to(agents_listen).await?,
             agents_listen,
             web_listen,
-            operator: SignIn { username: "operator".into(), password: String::new(), totp_secret: String::new() },
+            operator: SignIn::default(),
             database: Database::fresh(engine).await?,
             folder,
         };
@@ -150,7 +132,7 @@ impl Collector {
             .await?
             .good()
             .context("init")?;
-        self.operator = SignIn::printed("operator", &printed.stdout)?;
+        self.operator = SignIn::printed("operator", "operator", &printed.stdout)?;
         for made in [
             ["customer", "add", CUSTOMER, "--name", "测试银行"].as_slice(),
             &["site", "add", SITE, "--customer", CUSTOMER, "--name", "HQ", "--city", "重庆", "--time-zone", "Asia/Shanghai"],
@@ -204,11 +186,12 @@ impl Collector {
         let mut daemon = Daemon::start("mainstay-collector serve", command, &self.path("collector.log"))?;
         let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
         let url = format!("{}/healthz", self.web_url());
-        eventually("the collector to be healthy", A_WHILE, async || {
-            daemon.must_run()?;
-            Ok(client.get(&url).send().await?.status().is_success().then_some(()))
+        eventually("the collector to be healthy", SOON, async || match daemon.must_run() {
+            Err(dead) => Ok(Some(Err(dead))),
+            Ok(()) => Ok(client.get(&url).send().await?.status().is_success().then_some(Ok(()))),
         })
-        .await?;
+        .await
+        .with_context(|| daemon.log_text())??;
         self.daemon = Some(daemon);
         Ok(())
     }
@@ -249,7 +232,7 @@ impl Collector {
         let email = format!("{name}@test.invalid");
         let add = ["user", "add", name, "--name", name, "--email", &email, "--role", role, "--serves", CUSTOMER, "--json"];
         let printed = self.command(&add).await?.good().context("user add")?;
-        SignIn::printed(name, &printed.stdout)
+        SignIn::printed(name, role, &printed.stdout)
     }
 
     /// Tries every waiting notice now rather than when its back-off ends.

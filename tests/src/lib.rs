@@ -16,6 +16,7 @@ pub mod business;
 pub mod machine_clock;
 pub mod wire;
 pub mod null_endpoint;
+pub mod authenticator;
 pub mod collector;
 pub mod agent;
 pub mod desk;

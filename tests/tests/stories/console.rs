@@ -5,7 +5,6 @@ use e2e::both_databases;
 use e2e::browser::Browser;
 use e2e::collector::Collector;
 use e2e::database::Engine;
-use e2e::desk::present_code;
 use e2e::wire::WireAgent;
 use mainstay_shared::fault::FaultChangeKind;
 use mainstay_shared::ids::Lane;
@@ -25,9 +24,9 @@ pub(crate) async fn sign_in(browser: &Browser, collector: &Collector, name: &str
     browser.goto(format!("{}/sign-in", collector.web_url())).await?;
     browser.find(By::Name("username")).await?.send_keys(&account.username).await?;
     browser.find(By::Name("password")).await?.send_keys(&account.password).await?;
-    browser.find(By::Css("main button[type=submit]")).await?.click().await?;
-    browser.find(By::Name("code")).await?.send_keys(present_code(&account.totp_secret)?).await?;
-    browser.find(By::Css("main button[type=submit]")).await?.click().await?;
+    browser.find(By::Css("main form button.primary")).await?.click().await?;
+    browser.query(By::Name("code")).first().await.with_context(|| format!("the password is taken: {name}"))?.send_keys(account.next_code().await?).await?;
+    browser.find(By::Css("main form button.primary")).await?.click().await?;
     let at = browser.current_url().await?;
     anyhow::ensure!(at.path() == "/", "signed in, but at {at}");
     Ok(())
