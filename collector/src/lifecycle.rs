@@ -84,21 +84,14 @@ impl Lifecycle {
     }
 
     /// Asks for the soft stop, as SIGTERM does.
+    #[cfg(test)]
     pub(crate) fn ask_to_stop(&self) {
         self.raise(Phase::Draining);
     }
 
     /// Starts a task that stays until the soft stop: a listener, a story. Its early end is a failure of the process.
     pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-        self.start(name, true, task);
-    }
-
-    /// Starts a task that ends by itself: one connection. Only its panic is a failure of the process.
-    pub(crate) fn spawn_passing(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.start(name, false, async move {
-            task.await;
-            Ok(())
-        });
+        self.start(name, task);
     }
 
     /// Runs `story` every `period` and when nudged, one at a time; what fails is logged and tried at the next turn.
@@ -124,23 +117,19 @@ impl Lifecycle {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-    fn start(&self, name: &'static str, must_stay: bool, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+    fn start(&self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
         self.running.send_modify(|count| *count += 1);
         let (ended, running, stop) = (self.ended.clone(), self.running.clone(), self.stop());
         let handle = tokio::spawn(async move {
             tokio::select! {
                 outcome = task => outcome,
-                () = stop.halting() => {
-                    if must_stay { Err(anyhow::anyhow!("cut off: it did not end within the grace")) } else { Ok(()) }
-                }
+                () = stop.halting() => Err(anyhow::anyhow!("cut off: it did not end within the grace")),
             }
         });
         drop(tokio::spawn(async move {
             let outcome = handle.await.unwrap_or_else(|crash| Err(anyhow::Error::new(crash).context("crashed")));
-            if must_stay || outcome.is_err() {
-                // Without a receiver the process is past its end.
-                drop(ended.send(Ended { name, outcome }));
-            }
+            // Without a receiver the process is past its end.
+            drop(ended.send(Ended { name, outcome }));
             running.send_modify(|count| *count -= 1);
         }));
     }
@@ -249,7 +238,6 @@ mod tests {
             seen.fetch_add(1, Ordering::SeqCst);
             Ok(())
         });
-        lifecycle.spawn_passing("connection", async {});
         lifecycle.ask_to_stop();
         waiting.run(Duration::from_secs(20)).await.expect("a clean stop");
         assert_eq!(done.load(Ordering::SeqCst), 1);

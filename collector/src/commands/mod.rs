@@ -26,6 +26,7 @@ mod init;
 mod join;
 mod serve;
 mod appliances;
+mod ticket_page;
 mod tickets;
 mod look;
 mod backup;

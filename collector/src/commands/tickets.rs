@@ -2,19 +2,25 @@
 //!
 //! Looking only, but for `notice retry`, which makes unsent notices due now.
 
+use std::collections::HashMap;
+use std::io::IsTerminal as _;
+
 use clap::Subcommand;
 use serde::Serialize;
 
 use super::exit::{Exit, Failure};
+use super::ticket_page::{Page, Paint};
 use super::{Room, print_list, say};
 use crate::clocks::{self, Clock};
-use crate::customers::Language;
+use crate::customers::{self, Language};
 use crate::db::{Conn, Turn, mark_change, transact};
 use crate::flow;
 use crate::notices::outbox::{self, Notice};
 use crate::notices::texts;
 use crate::tickets::store::{self, Filter, TimelineEntry};
 use crate::tickets::{Ticket, TicketState};
+use crate::web::words::Words;
+use crate::web::{clock_view, grounds_view, story_view};
 
 /// The longest listing.
 const MAX_ROWS: i64 = 500;
@@ -85,7 +91,7 @@ pub(crate) async fn ticket(room: &Room, command: TicketCommand) -> anyhow::Resul
             if room.json {
                 println!("{}", serde_json::to_string_pretty(&shown)?);
             } else {
-                print_ticket(&shown);
+                print_ticket(room, &mut conn, &shown).await?;
             }
             Ok(())
         }
@@ -118,33 +124,21 @@ fn unknown(ticket_id: &str) -> anyhow::Error {
     Failure::because(Exit::Data, format!("ticket {ticket_id:?}: expected one of `ticket list --all`, such as T-000042"))
 }
 
-fn print_ticket(shown: &Shown) {
-    let Shown { ticket, clocks, timeline, notices } = shown;
-    let (zh, en) = severity(ticket);
-    let presumed = if ticket.presumed { "（推定 / presumed）" } else { "" };
-    println!("{}  {zh} / {en}{presumed}  {}", ticket.ticket_id, state_words(ticket.state));
-    println!("  {}", texts::one_line(&ticket.summary));
-    for language in Language::ALL {
-        println!("  {}", texts::reason_words(&ticket.reason, language));
+async fn print_ticket(room: &Room, conn: &mut Conn, shown: &Shown) -> anyhow::Result<()> {
+    let (words, ticket) = (Words(room.config.language), &shown.ticket);
+    let site = customers::store::site(conn, &ticket.tenant_id, &ticket.site_id).await?;
+    let zone = site.map_or_else(|| "UTC".to_owned(), |site| site.time_zone);
+    let staff: HashMap<_, _> =
+        customers::store::all_staff(conn).await?.into_iter().map(|staff| (staff.staff_id, staff.name)).collect();
+    let page = Page { words, zone, paint: Paint(std::io::stdout().is_terminal()) };
+    page.head(ticket);
+    for clock in &shown.clocks {
+        page.clock(&clock_view::view(words, clock, room.time.now(), &page.zone));
     }
-    for check in texts::checks_of(&ticket.grounds) {
-        println!("  - {check}");
-    }
-    println!("时钟 / clocks");
-    for clock in clocks {
-        println!("  {}  {}  {} -> {}", clock.clock_no, clock.state.as_str(), clock.started_at, clock.due_at);
-    }
-    println!("经过 / timeline");
-    for entry in timeline {
-        let mut event = serde_json::to_value(&entry.event).unwrap_or_default();
-        let kind = event.as_object_mut().and_then(|fields| fields.remove("type"));
-        let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-        println!("  {}  {}  {kind}  {}", entry.at, entry.actor, texts::one_line(&event.to_string()));
-    }
-    println!("通知 / notices");
-    for notice in notices {
-        println!("  {}  {}  {}  {}", notice.state, notice.recipient, notice.title, notice.last_error);
-    }
+    page.grounds(&grounds_view::view(words, &ticket.grounds, &page.zone));
+    page.story(&story_view::lines(words, &shown.timeline, &page.zone, &staff));
+    page.notices(&shown.notices);
+    Ok(())
 }
 
 /// Runs `explain`.

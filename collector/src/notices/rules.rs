@@ -27,6 +27,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds of notices about a ticket.
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 9] = [
         Self::Opened,
         Self::Upgraded,

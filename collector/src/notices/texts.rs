@@ -6,7 +6,7 @@ use askama::Template;
 use mainstay_shared::severity::Severity;
 
 use super::facts::Facts;
-pub(crate) use super::facts::{checks_of, one_line};
+pub(crate) use super::facts::one_line;
 use super::rules::{Kind, Told, Why};
 use crate::customers::{Language, Role};
 

@@ -109,6 +109,7 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// All reasons, for tables of texts.
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 15] = [
         Self::ServiceDown,
         Self::GroupBelowNeed,
