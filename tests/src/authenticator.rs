@@ -49,7 +49,11 @@ impl SignIn {
     /// # Errors
     /// When the secret is none.
     pub async fn next_code(&self) -> Result<String> {
-        let totp = Builder::new().with_algorithm(Algorithm::SHA1).with_secret(base32(&self.totp_secret)?).build().context("a TOTP secret")?;
+        let totp = Builder::new()
+            .with_algorithm(Algorithm::SHA1)
+            .with_secret(base32(&self.totp_secret)?)
+            .build()
+            .context("a TOTP secret")?;
         let step = eventually("a code that was not used", Duration::from_secs(70), async || {
             let (now_s, used) = (u64::try_from(TimeSource::system().now().0 / 1000)?, self.used_step.load(Ordering::SeqCst));
             // The step before counts to the end of this one; with few seconds left it may come too late.

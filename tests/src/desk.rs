@@ -128,7 +128,8 @@ impl Desk {
         let code = account.next_code().await?;
         let wish = [("name", "desk"), ("role", account.role.as_str()), ("days", "1"), ("code", &code)];
         let made = console.submit("/account", "/account/tokens", &wish).await?;
-        let token = between(&made.html, "<code class=\"secret\">", "<").with_context(|| format!("a new token: {made:?}"))?.to_owned();
+        let token =
+            between(&made.html, "<code class=\"secret\">", "<").with_context(|| format!("a new token: {made:?}"))?.to_owned();
         let client = Client::builder().no_proxy().timeout(SOON).build()?;
         Ok(Self { client, base: base.to_owned(), token })
     }

@@ -5,11 +5,13 @@ use e2e::both_databases;
 use e2e::browser::Browser;
 use e2e::collector::Collector;
 use e2e::database::Engine;
+use e2e::patience::{SOON, eventually};
 use e2e::wire::WireAgent;
 use mainstay_shared::fault::FaultChangeKind;
 use mainstay_shared::ids::Lane;
 use mainstay_shared::record::Payload;
 use thirtyfour::By;
+use thirtyfour::prelude::ElementQueryable as _;
 
 use crate::scene::{Scene, change, started, text};
 
@@ -25,11 +27,10 @@ pub(crate) async fn sign_in(browser: &Browser, collector: &Collector, name: &str
     browser.find(By::Name("username")).await?.send_keys(&account.username).await?;
     browser.find(By::Name("password")).await?.send_keys(&account.password).await?;
     browser.find(By::Css("main form button.primary")).await?.click().await?;
-    browser.query(By::Name("code")).first().await.with_context(|| format!("the password is taken: {name}"))?.send_keys(account.next_code().await?).await?;
+    let field = browser.query(By::Name("code")).first().await.context("the password is taken")?;
+    field.send_keys(account.next_code().await?).await?;
     browser.find(By::Css("main form button.primary")).await?.click().await?;
-    let at = browser.current_url().await?;
-    anyhow::ensure!(at.path() == "/", "signed in, but at {at}");
-    Ok(())
+    eventually("the code to be taken", SOON, async || Ok((browser.current_url().await?.path() == "/").then_some(()))).await
 }
 
 /// A peer whose every text is hostile, with a ticket.
