@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -14,6 +15,7 @@ use crate::authenticator::SignIn;
 use crate::browser::install_crypto;
 use crate::database::{Database, Engine};
 use crate::link::LinkProxy;
+use crate::machine_clock::MachineClock;
 use crate::patience::{A_WHILE, SOON, eventually};
 use crate::postgres::free_port;
 use crate::process::{Daemon, Output, program, run, tied};
@@ -43,6 +45,8 @@ pub struct Settings {
     pub tickets: Vec<(&'static str, &'static str)>,
     /// An address to ping.
     pub watch: Option<String>,
+    /// A wall clock that the story can move: true time until it does.
+    pub own_clock: bool,
 }
 
 /// A founded collector with one customer and one site.
@@ -56,6 +60,7 @@ pub struct Collector {
     /// The operator that `init` made.
     pub operator: SignIn,
     database: Database,
+    clock: Option<MachineClock>,
     folder: TempDir,
 }
 
@@ -86,6 +91,7 @@ impl Collector {
             web_listen,
             operator: SignIn::default(),
             database: Database::fresh(engine).await?,
+            clock: settings.own_clock.then(MachineClock::true_time).transpose()?,
             folder,
         };
         let text = toml::to_string(&collector.settings_table(&settings))?;
@@ -104,8 +110,8 @@ impl Collector {
         let carried = folder.path().join("backup.age");
         std::fs::copy(backup, &carried)?;
         let database = Database::fresh(engine).await?;
-        let Self { link, agents_listen, web_listen, operator, .. } = old;
-        let mut new = Self { daemon: None, link, agents_listen, web_listen, operator, database, folder };
+        let Self { link, agents_listen, web_listen, operator, clock, .. } = old;
+        let mut new = Self { daemon: None, link, agents_listen, web_listen, operator, database, clock, folder };
         std::fs::write(new.config_file(), toml::to_string(&new.settings_table(&settings))?)?;
         let (from, passphrase) = (carried.display().to_string(), new.path("passphrase").display().to_string());
         new.command(&["restore", "--from", &from, "--passphrase-file", &passphrase]).await?.good().context("restore")?;
@@ -181,8 +187,7 @@ impl Collector {
     /// # Errors
     /// With the end of its log when it ends by itself.
     pub async fn start(&mut self) -> Result<()> {
-        let mut command = tied(program("mainstay-collector")?);
-        command.arg("--config").arg(self.config_file()).arg("serve").current_dir(self.folder.path());
+        let command = self.program(&["serve"])?;
         let mut daemon = Daemon::start("mainstay-collector serve", command, &self.path("collector.log"))?;
         let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
         let url = format!("{}/healthz", self.web_url());
@@ -219,9 +224,24 @@ impl Collector {
     /// # Errors
     /// When it can't be run or takes too long; a refusal is an [`Output`] with its exit code.
     pub async fn command(&self, arguments: &[&str]) -> Result<Output> {
+        run(self.program(arguments)?, "", A_WHILE).await
+    }
+
+    fn program(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = tied(program("mainstay-collector")?);
         command.arg("--config").arg(self.config_file()).args(arguments).current_dir(self.folder.path());
-        run(command, "", A_WHILE).await
+        if let Some(clock) = &self.clock {
+            clock.apply(&mut command);
+        }
+        Ok(command)
+    }
+
+    /// Its wall clock, where [`Settings::own_clock`] was wanted.
+    ///
+    /// # Errors
+    /// When it lives by the machine's.
+    pub fn clock(&self) -> Result<&MachineClock> {
+        self.clock.as_ref().context("a clock of its own")
     }
 
     /// A new staff account that serves the customer, with its own password and secret; its address is `NAME@test.invalid`.

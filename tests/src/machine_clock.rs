@@ -21,13 +21,25 @@ impl MachineClock {
     /// # Errors
     /// When libfaketime is not installed.
     pub fn starting_at(at: DateTime<Utc>) -> Result<Self> {
+        Self::showing(&format!("@{}", at.format("%Y-%m-%d %H:%M:%S")))
+    }
+
+    /// A clock that shows the true time until it is moved.
+    ///
+    /// # Errors
+    /// When libfaketime is not installed.
+    pub fn true_time() -> Result<Self> {
+        Self::showing("+0")
+    }
+
+    fn showing(text: &str) -> Result<Self> {
         let library = std::fs::read_dir("/usr/lib")?
             .flatten()
             .map(|entry| entry.path().join("faketime/libfaketime.so.1"))
             .find(|path| path.is_file())
             .context("libfaketime is not installed (scripts/setup.sh misc)")?;
         let clock = Self { folder: tempfile::tempdir()?, library };
-        clock.write(&format!("@{}", at.format("%Y-%m-%d %H:%M:%S")))?;
+        clock.write(text)?;
         Ok(clock)
     }
 

@@ -102,7 +102,10 @@ async fn every_page_in_the_browser_speaks_one_language(engine: Engine) -> Result
             let declared = browser.find(By::Tag("html")).await?.attr("lang").await?.context("a page says its language")?;
             assert!(declared.starts_with(language), "{page} says {declared}, not {language}");
             let shown = browser.execute(VISIBLE_WORDS, Vec::new()).await?;
-            let shown = shown.json().as_str().context("the page's words")?.to_owned();
+            let mut shown = shown.json().as_str().context("the page's words")?.to_owned();
+            for data in DATA {
+                shown = shown.replace(data, " ");
+            }
             let foreign = foreign_words(&shown, language);
             assert!(foreign.is_empty(), "{page} in {language}: {foreign:?}");
         }
@@ -126,8 +129,26 @@ const VISIBLE_WORDS: &str = "
         .map(e => [e.getAttribute('aria-label'), e.getAttribute('placeholder'), e.getAttribute('title')].join(' '));
     return page.textContent + ' ' + labels.join(' ');";
 
+/// What this story's people and machines wrote: it stands on pages of both languages.
+const DATA: &[&str] = &[
+    "operator@test.invalid",
+    "reader@test.invalid",
+    "admin@test.invalid",
+    "connection refused",
+    "Asia/Shanghai",
+    "test-bank",
+    "测试银行",
+    "gateway",
+    "reader",
+    "重庆",
+    "peer",
+    "shop",
+    "page",
+    "Wang",
+];
+
 /// Words that stand on pages of both languages: the product's name, units, ids.
-const NEUTRAL: &[&str] = &["Mainstay", "API", "ID", "CPU", "HTTP", "TLS", "UTC", "SHA", "OpenAPI", "TOTP", "IP"];
+const NEUTRAL: &[&str] = &["Mainstay", "http", "API", "ID", "CPU", "HTTP", "TLS", "UTC", "SHA", "OpenAPI", "TOTP", "IP"];
 
 fn foreign_words(shown: &str, language: &str) -> Vec<String> {
     let is_han = |c: char| ('\u{4e00}'..='\u{9fff}').contains(&c);
