@@ -11,7 +11,7 @@ const EVERYWHERE: [(HeaderName, &str); 7] = [
     (header::CONTENT_SECURITY_POLICY, POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
-    // Not `no-referrer`: under it browsers send `Origin: null` with our own forms, and the origin check would refuse them all.
+    // With "no-referrer" a browser sends `Origin: null` with our own forms, and the guard could not tell them from foreign ones.
     (header::REFERRER_POLICY, "same-origin"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
