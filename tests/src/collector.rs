@@ -119,6 +119,36 @@ impl Collector {
         Ok(new)
     }
 
+    /// A second node of `first`'s service: the same database and keys, listeners of its own.
+    ///
+    /// # Errors
+    /// When it does not become healthy.
+    pub async fn another_node(first: &Self, settings: &Settings) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("mainstay-collector-").tempdir()?;
+        let agents_listen = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let mut node = Self {
+            daemon: None,
+            link: LinkProxy::to(agents_listen).await?,
+            agents_listen,
+            web_listen: SocketAddr::from(([127, 0, 0, 1], free_port()?)),
+            operator: first.operator.clone(),
+            database: Database::Sqlite,
+            clock: first.clock.clone(),
+            folder,
+        };
+        let mut table = node.settings_table(settings);
+        table.insert(
+            "data".into(),
+            Value::Table([("dir".into(), Value::String(first.path("data").display().to_string()))].into_iter().collect()),
+        );
+        if let Some(url) = first.database.url() {
+            table.insert("database".into(), Value::Table([("url".into(), Value::String(url))].into_iter().collect()));
+        }
+        std::fs::write(node.config_file(), toml::to_string(&table)?)?;
+        node.start().await?;
+        Ok(node)
+    }
+
     async fn init(&mut self) -> Result<()> {
         std::fs::write(self.path("passphrase"), "four words for testing\n")?;
         let (root_key, passphrase) = (self.path("root-key.age"), self.path("passphrase"));

@@ -126,7 +126,7 @@ impl Desk {
     pub async fn of_account(base: &str, account: &SignIn) -> Result<Self> {
         let console = Console::signed_in(base, account).await?;
         let code = account.next_code().await?;
-        let wish = [("name", "desk"), ("role", account.role.as_str()), ("days", "1"), ("code", &code)];
+        let wish = [("name", "desk"), ("role", account.role.as_str()), ("days", "365"), ("code", &code)];
         let made = console.submit("/account", "/account/tokens", &wish).await?;
         let token =
             between(&made.html, "<code class=\"secret\">", "<").with_context(|| format!("a new token: {made:?}"))?.to_owned();

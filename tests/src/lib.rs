@@ -8,6 +8,7 @@ pub mod process;
 pub mod postgres;
 pub mod database;
 pub mod link;
+pub mod connect_proxy;
 pub mod mailbox;
 pub mod postfix;
 pub mod scripted_mail;

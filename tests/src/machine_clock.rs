@@ -3,15 +3,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use tempfile::TempDir;
 
-/// A wall clock for one or several programs.
-#[derive(Debug)]
+/// A wall clock for one or several programs; its copies are the same clock.
+#[derive(Debug, Clone)]
 pub struct MachineClock {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     library: PathBuf,
 }
 
@@ -38,7 +39,7 @@ impl MachineClock {
             .map(|entry| entry.path().join("faketime/libfaketime.so.1"))
             .find(|path| path.is_file())
             .context("libfaketime is not installed (scripts/setup.sh misc)")?;
-        let clock = Self { folder: tempfile::tempdir()?, library };
+        let clock = Self { folder: Arc::new(tempfile::tempdir()?), library };
         clock.write(text)?;
         Ok(clock)
     }

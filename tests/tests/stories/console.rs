@@ -144,6 +144,8 @@ const DATA: &[&str] = &[
     "peer",
     "shop",
     "page",
+    "Test",
+    "test",
     "Wang",
 ];
 
@@ -156,8 +158,13 @@ fn foreign_words(shown: &str, language: &str) -> Vec<String> {
         return shown.split_whitespace().filter(|w| w.chars().any(is_han)).map(str::to_owned).collect();
     }
     shown
-        .split(|c: char| !c.is_ascii_alphabetic())
-        .filter(|w| w.len() > 2 && w.chars().skip(1).all(|c| c.is_ascii_lowercase()) && !NEUTRAL.contains(w))
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|w| {
+            w.len() > 2
+                && w.starts_with(|c: char| c.is_ascii_alphabetic())
+                && w.chars().skip(1).all(|c| c.is_ascii_lowercase())
+                && !NEUTRAL.contains(w)
+        })
         .map(str::to_owned)
         .collect()
 }
