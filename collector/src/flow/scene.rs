@@ -151,8 +151,7 @@ impl Scene {
         let older: Vec<Episode> = older.collect();
         self.find_ticket(tx, desk, told, over_at).await?;
         for episode in older.into_iter().filter(|_| over_at.is_none()) {
-            let summary = "由同一故障的新一轮取代 / replaced by a newer run of the same fault";
-            self.clear(tx, desk, episode, summary, begins_at).await?;
+            self.clear(tx, desk, episode, "replaced", begins_at).await?;
         }
         Ok(())
     }
@@ -229,7 +228,7 @@ impl Scene {
     async fn close_recovered(&mut self, tx: &mut Conn, desk: Desk<'_>, cause: &str) -> anyhow::Result<()> {
         for Candidate { ticket, .. } in &mut self.candidates {
             if ticket.state == TicketState::Recovered && ticket.cause == cause {
-                let why = "a new fault came after the flap window: a new ticket opens".to_owned();
+                let why = "new_fault".to_owned();
                 happened(tx, desk, ticket, &TicketEvent::Closed { why }).await?;
             }
         }
