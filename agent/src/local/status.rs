@@ -17,13 +17,11 @@ use tokio::sync::watch;
 use super::words::{Lang, pick, state_word};
 use super::{Exit, Failure, Output, say, say_json, socket};
 use crate::config::Config;
-use crate::flow::contact::{Contact, ContactFacts};
+use crate::flow::contact::{Alarm, Contact, ContactFacts, LOST_AFTER};
 use crate::flow::watch::Current;
 use crate::spool::{self, Limits, Spool, Stats};
 use crate::uplink::{Identity, Uplink, Validity};
 
-/// Contact older than this is trouble: the long poll is renewed every minute.
-const CONTACT_IS_OLD_MS: u64 = 300_000;
 const DAY_MS: i64 = 86_400_000;
 
 /// What the running agent can tell.
@@ -153,15 +151,49 @@ impl StatusReport {
         }
     }
 
-    fn contact_is_old(&self) -> bool {
-        self.contact_age_ms.is_none_or(|age| age > CONTACT_IS_OLD_MS)
+    /// What keeps this appliance's faults from being told; none if nothing does.
+    fn unreported(&self) -> Option<Unreported> {
+        match (self.running, self.contact_age_ms, self.contact.alarm) {
+            (false, _, _) => Some(Unreported::NotRunning),
+            (true, None, _) => Some(Unreported::NoContactYet),
+            (true, Some(age), _) if age > millis(LOST_AFTER) => Some(Unreported::NoContact),
+            (true, Some(_), Some(Alarm::ReportsNotTaken)) => Some(Unreported::NotTaken),
+            (true, Some(_), Some(Alarm::NoContact) | None) => None,
+        }
+    }
+}
+
+/// Why nobody at the vendor would be told of a fault now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unreported {
+    NotRunning,
+    NoContactYet,
+    NoContact,
+    NotTaken,
+}
+
+impl Unreported {
+    fn text(self, lang: Lang) -> &'static str {
+        match self {
+            Self::NotRunning => pick(lang, "代理程序未运行", "the agent does not run"),
+            Self::NoContactYet => {
+                pick(lang, "启动以来服务中心尚无应答", "the collector has not answered since the agent started")
+            }
+            Self::NoContact => pick(lang, "服务中心超过十分钟无应答", "the collector has not answered for more than ten minutes"),
+            Self::NotTaken => pick(
+                lang,
+                "服务中心有应答，但超过十分钟未接收报告",
+                "the collector answers, but has taken no report for more than ten minutes",
+            ),
+        }
     }
 }
 
 /// Prints the status.
 ///
 /// # Errors
-/// [`Exit::NotAllowed`] when not enrolled or not readable, [`Exit::Unavailable`] when no agent runs or it has no contact.
+/// [`Exit::NotAllowed`] when not enrolled or not readable, [`Exit::Unavailable`] when no agent runs, the collector has not
+/// answered for [`LOST_AFTER`] (or not at all since the start), or it takes no reports.
 pub(crate) async fn status(config: &Config, time: &TimeSource, output: Output) -> Result<(), Failure> {
     let report = match socket::ask_status(&config.state_dir).await {
         Ok(report) => report,
@@ -175,12 +207,9 @@ pub(crate) async fn status(config: &Config, time: &TimeSource, output: Output) -
     } else {
         print(&report, output.lang);
     }
-    match (&report.running, report.contact_is_old()) {
-        (true, false) => Ok(()),
-        (true, true) => {
-            Err(Failure::new(Exit::Unavailable, anyhow::anyhow!("the collector has not answered for more than five minutes")))
-        }
-        (false, _) => Err(Failure::new(Exit::Unavailable, anyhow::anyhow!("the agent does not run"))),
+    match report.unreported() {
+        None => Ok(()),
+        Some(why) => Err(Failure::new(Exit::Unavailable, anyhow::anyhow!(why.text(output.lang)))),
     }
 }
 
@@ -228,7 +257,11 @@ fn print(report: &StatusReport, lang: Lang) {
     line("服务中心", "collector", report.addresses.join(" "));
     if report.running {
         let at = report.contact.last_contact_at.map_or(pick(lang, "尚未", "not yet").to_owned(), |at| at.to_string());
-        line("最近联系", "last contact", good_or_bad(!report.contact_is_old(), &at));
+        line("最近联系", "last contact", good_or_bad(report.unreported().is_none(), &at));
+    }
+    if let Some(why) = report.unreported().filter(|why| matches!(why, Unreported::NoContact | Unreported::NotTaken)) {
+        let what = pick(lang, "本设备的故障无法上报，请致电厂商", "faults of this box are not told: call the vendor");
+        line("本机告警", "LOCAL ALARM", paint("31", &format!("{}; {what}", why.text(lang))));
     }
     if let Some(trouble) = &report.contact.trouble {
         line("联系故障", "trouble", paint("31", trouble));
