@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use mainstay_shared::time_source::UnixMs;
 
 use super::drawing::{self, Chart, Mark, Point};
-use super::when;
-use super::words::Words;
 use crate::appliances::listing::{DeclaredLine, Sample};
 use crate::faults::Episode;
+use crate::words::Words;
+use crate::words::when;
 
 /// Everything drawn.
 #[derive(Debug, Clone, Default)]
@@ -77,7 +77,7 @@ pub(crate) fn health(
     let mark = |episode: &Episode| {
         let kind = if episode.component.starts_with("service:") { "down" } else { "fault" };
         let span = when::moment(episode.raised_at, zone);
-        let title = format!("{}: {} ({span})", w.of("fault", &episode.code), episode.summary);
+        let title = format!("{} ({span})", w.fault(&episode.component, &episode.code, ""));
         drawing::mark(episode.raised_at, episode.cleared_at.unwrap_or(to), (from, to), kind, title)
     };
     let known_from = x_of_known(enrolled_at, (from, to));

@@ -312,7 +312,7 @@ async fn ticket(tx: &mut Conn, n: i64, hostile: &str) -> anyhow::Result<()> {
     .bind(appliance)
     .bind(component)
     .bind(code)
-    .bind(format!("{component}: {code}{hostile}"))
+    .bind(format!("service {component} is down: 127.0.0.1:443 refused the connection{hostile}"))
     .bind(impact)
     .bind(if impact == "interrupted" { "critical" } else { "general" })
     .bind(i64::from(n == 1 || n == 3))
@@ -358,7 +358,7 @@ async fn ticket(tx: &mut Conn, n: i64, hostile: &str) -> anyhow::Result<()> {
     .bind(code)
     .bind(&id)
     .bind(if n == 4 { "cleared" } else { "open" })
-    .bind(format!("connection refused{hostile}"))
+    .bind(format!("127.0.0.1:443 refused the connection{hostile}"))
     .bind(opened - 40_000)
     .bind(opened)
     .bind((n == 4).then_some(opened + 90 * MIN))
@@ -380,7 +380,7 @@ async fn story(
         (
             0,
             "system",
-            json!({ "type": "opened", "impact": impact, "presumed": n == 1, "reason": reason, "summary": format!("connection refused{hostile}"), "already_recovered": false }),
+            json!({ "type": "opened", "impact": impact, "presumed": n == 1, "reason": reason, "summary": format!("127.0.0.1:443 refused the connection{hostile}"), "already_recovered": false }),
         ),
         (
             0,
