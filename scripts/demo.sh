@@ -62,27 +62,13 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -s
   -keyout "$demo/tls/mail.key" -out "$demo/tls/mail.pem" 2>/dev/null
 start mail /usr/bin/python3 -m aiosmtpd -n -u -c aiosmtpd.handlers.Mailbox -l "localhost:$mail_port" \
   --tlscert "$demo/tls/mail.pem" --tlskey "$demo/tls/mail.key" "$demo/mail/box"
-cat >"$demo/collector.toml" <<TOML
-[service]
-name = "Mainstay demo"
-language = "en"
-[data]
-dir = "$demo/collector"
-[database]
-url = "sqlite:$demo/collector/collector.db"
-[agents]
-listen = "127.0.0.1:$agents_port"
-addresses = ["https://127.0.0.1:$agents_port"]
-[web]
-listen = "127.0.0.1:$web_port"
-public_url = "http://127.0.0.1:$web_port"
-[mail]
-server = "localhost"
-port = $mail_port
-security = "starttls"
-ca_file = "$demo/tls/mail.pem"
-from = "Mainstay demo <support@vendor.example>"
-TOML
+# The shipped settings, with this machine's places put in.
+sed -e 's|^name = .*|name = "Mainstay demo"|' -e 's|^language = .*|language = "en"|' \
+  -e "s|/var/lib/mainstay-collector|$demo/collector|" \
+  -e "s|^listen = \"0.0.0.0:8443\"|listen = \"127.0.0.1:$agents_port\"|" -e "s|https://support.example.com:8443|https://127.0.0.1:$agents_port|" \
+  -e "s|^listen = \"127.0.0.1:8080\"|listen = \"127.0.0.1:$web_port\"|" -e "s|^public_url = .*|public_url = \"http://127.0.0.1:$web_port\"|" \
+  -e 's|^server = .*|server = "localhost"|' -e "s|^port = 587|port = $mail_port|" -e "s|^# ca_file = .*|ca_file = \"$demo/tls/mail.pem\"|" \
+  -e '/^username = /d' -e '/^password_file = /d' packaging/collector/collector.toml >"$demo/collector.toml"
 head -c 18 /dev/urandom | base64 >"$demo/passphrase"
 "${collector[@]}" init --json --root-key-out "$demo/root-ca.key.age" --passphrase-file "$demo/passphrase" \
   --operator operator --email operator@vendor.example >"$demo/operator.json" 2>>"$demo/logs/commands.log"

@@ -11,6 +11,7 @@ use ring::rand::SystemRandom;
 use tokio::sync::{Notify, watch as cell};
 
 use crate::config::Config;
+use crate::flow::alarm::{self, Alarming};
 use crate::flow::contact::Contact;
 use crate::flow::poll::{self, Polling};
 use crate::flow::renewal::{self, Renewing};
@@ -55,7 +56,8 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     };
     let mut life = Lifecycle::default();
     let stop = || life.stop_signal();
-    let (watching_stop, reporting_stop, polling_stop, renewing_stop, answering_stop) = (stop(), stop(), stop(), stop(), stop());
+    let (watching_stop, reporting_stop, polling_stop) = (stop(), stop(), stop());
+    let (renewing_stop, alarming_stop, answering_stop) = (stop(), stop(), stop());
     let watch = Watch {
         config: Arc::clone(&config),
         spool: spool.clone(),
@@ -74,6 +76,8 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
         clock: reference.clone(),
     };
     life.spawn("report", report::run(reporting, reporting_stop));
+    let alarming = Alarming { spool: spool.clone(), contact: contact.clone(), time: time.clone() };
+    life.spawn("alarm", alarm::run(alarming, alarming_stop));
     let polling = Polling {
         spool,
         uplink: Arc::clone(&uplink),

@@ -110,6 +110,11 @@ fn unasked(ended: Option<Result<(&'static str, anyhow::Result<()>), tokio::task:
     }
 }
 
+/// Sets the line that `systemctl status` shows.
+pub(crate) fn tell_systemd(status: &str) {
+    notify(&[NotifyState::Status(status)]);
+}
+
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!(%error, "systemd could not be told");

@@ -4,6 +4,7 @@
 //! as arguments. Errors go to standard error in one line each, with the exit codes of docs/agent.md.
 
 mod config;
+mod log;
 mod lifecycle;
 mod atomic_file;
 mod probes;
@@ -22,7 +23,7 @@ use anyhow::{Context as _, anyhow};
 use lexopt::prelude::{Long, Short, Value, ValueExt as _};
 use mainstay_shared::time_source::TimeSource;
 
-use crate::config::{Config, DEFAULT_PATH, LogFormat};
+use crate::config::{Config, DEFAULT_PATH};
 use crate::flow::report::StaleEpoch;
 use crate::local::{Exit, Failure, HELP, Lang, Output, SpoolCommand, pick, say, say_json};
 use crate::spool::Limits;
@@ -94,7 +95,7 @@ fn perform(command: &Command) -> Result<(), Failure> {
                 other => return Err(usage(anyhow!("spool {other}: expected check, dump or repair"))),
             };
             let config = load(command)?;
-            log_to_stderr(&config);
+            log::to_stderr(config.log_format);
             let limits = Limits { max_bytes: config.spool_max_bytes };
             local::spool(what, &config.state_dir.join("spool"), limits, &time, command.output)?;
         }
@@ -110,7 +111,7 @@ fn perform_async(command: &Command, word: &str, time: TimeSource) -> Result<(), 
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime can't be started")?;
     let config = load(command)?;
-    log_to_stderr(&config);
+    log::to_stderr(config.log_format);
     let performed = async {
         match word {
             "enroll" => {
@@ -155,19 +156,4 @@ fn load(command: &Command) -> Result<Config, Failure> {
 
 fn usage(error: impl Into<anyhow::Error>) -> Failure {
     Failure::new(Exit::Usage, error)
-}
-
-/// Logs go to standard error; the journal stamps them itself, so there they carry no time.
-fn log_to_stderr(config: &Config) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("MAINSTAY_LOG").unwrap_or_else(|_| "info".into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let started = match config.log_format {
-        LogFormat::Json => log.json().try_init(),
-        LogFormat::Text if in_journal => log.without_time().with_ansi(false).try_init(),
-        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-    };
-    if let Err(error) = started {
-        eprintln!("mainstay-agent: logs can't be written: {error}");
-    }
 }

@@ -4,6 +4,7 @@
 
 mod db;
 mod customers;
+mod words;
 mod config;
 mod lifecycle;
 mod audit;

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -10,9 +11,11 @@ use mainstay_shared::enrolment::JoinString;
 use tempfile::TempDir;
 use toml::{Table, Value};
 
+use crate::authenticator::SignIn;
 use crate::browser::install_crypto;
 use crate::database::{Database, Engine};
 use crate::link::LinkProxy;
+use crate::machine_clock::MachineClock;
 use crate::patience::{A_WHILE, SOON, eventually};
 use crate::postgres::free_port;
 use crate::process::{Daemon, Output, program, run, tied};
@@ -42,25 +45,8 @@ pub struct Settings {
     pub tickets: Vec<(&'static str, &'static str)>,
     /// An address to ping.
     pub watch: Option<String>,
-}
-
-/// The first operator's way in, as `init` printed it.
-#[derive(Debug, Clone)]
-pub struct SignIn {
-    /// The account's name.
-    pub username: String,
-    /// The generated password.
-    pub password: String,
-    /// The TOTP secret, base32.
-    pub totp_secret: String,
-}
-
-impl SignIn {
-    fn printed(username: &str, json: &str) -> Result<Self> {
-        let made: serde_json::Value = serde_json::from_str(json).with_context(|| format!("a new account: {json}"))?;
-        let field = |name: &str| made[name].as_str().map(str::to_owned).with_context(|| format!("a new account has a {name}"));
-        Ok(Self { username: username.to_owned(), password: field("password")?, totp_secret: field("totp_secret")? })
-    }
+    /// A wall clock that the story can move: true time until it does.
+    pub own_clock: bool,
 }
 
 /// A founded collector with one customer and one site.
@@ -74,6 +60,7 @@ pub struct Collector {
     /// The operator that `init` made.
     pub operator: SignIn,
     database: Database,
+    clock: Option<MachineClock>,
     folder: TempDir,
 }
 
@@ -102,8 +89,9 @@ impl Collector {
             link: LinkProxy::to(agents_listen).await?,
             agents_listen,
             web_listen,
-            operator: SignIn { username: "operator".into(), password: String::new(), totp_secret: String::new() },
+            operator: SignIn::default(),
             database: Database::fresh(engine).await?,
+            clock: settings.own_clock.then(MachineClock::true_time).transpose()?,
             folder,
         };
         let text = toml::to_string(&collector.settings_table(&settings))?;
@@ -122,13 +110,43 @@ impl Collector {
         let carried = folder.path().join("backup.age");
         std::fs::copy(backup, &carried)?;
         let database = Database::fresh(engine).await?;
-        let Self { link, agents_listen, web_listen, operator, .. } = old;
-        let mut new = Self { daemon: None, link, agents_listen, web_listen, operator, database, folder };
+        let Self { link, agents_listen, web_listen, operator, clock, .. } = old;
+        let mut new = Self { daemon: None, link, agents_listen, web_listen, operator, database, clock, folder };
         std::fs::write(new.config_file(), toml::to_string(&new.settings_table(&settings))?)?;
         let (from, passphrase) = (carried.display().to_string(), new.path("passphrase").display().to_string());
         new.command(&["restore", "--from", &from, "--passphrase-file", &passphrase]).await?.good().context("restore")?;
         new.start().await?;
         Ok(new)
+    }
+
+    /// A second node of `first`'s service: the same database and keys, listeners of its own.
+    ///
+    /// # Errors
+    /// When it does not become healthy.
+    pub async fn another_node(first: &Self, settings: &Settings) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("mainstay-collector-").tempdir()?;
+        let agents_listen = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let mut node = Self {
+            daemon: None,
+            link: LinkProxy::to(agents_listen).await?,
+            agents_listen,
+            web_listen: SocketAddr::from(([127, 0, 0, 1], free_port()?)),
+            operator: first.operator.clone(),
+            database: Database::Sqlite,
+            clock: first.clock.clone(),
+            folder,
+        };
+        let mut table = node.settings_table(settings);
+        table.insert(
+            "data".into(),
+            Value::Table([("dir".into(), Value::String(first.path("data").display().to_string()))].into_iter().collect()),
+        );
+        if let Some(url) = first.database.url() {
+            table.insert("database".into(), Value::Table([("url".into(), Value::String(url))].into_iter().collect()));
+        }
+        std::fs::write(node.config_file(), toml::to_string(&table)?)?;
+        node.start().await?;
+        Ok(node)
     }
 
     async fn init(&mut self) -> Result<()> {
@@ -150,7 +168,7 @@ impl Collector {
             .await?
             .good()
             .context("init")?;
-        self.operator = SignIn::printed("operator", &printed.stdout)?;
+        self.operator = SignIn::printed("operator", "operator", &printed.stdout)?;
         for made in [
             ["customer", "add", CUSTOMER, "--name", "测试银行"].as_slice(),
             &["site", "add", SITE, "--customer", CUSTOMER, "--name", "HQ", "--city", "重庆", "--time-zone", "Asia/Shanghai"],
@@ -199,16 +217,16 @@ impl Collector {
     /// # Errors
     /// With the end of its log when it ends by itself.
     pub async fn start(&mut self) -> Result<()> {
-        let mut command = tied(program("mainstay-collector")?);
-        command.arg("--config").arg(self.config_file()).arg("serve").current_dir(self.folder.path());
+        let command = self.program(&["serve"])?;
         let mut daemon = Daemon::start("mainstay-collector serve", command, &self.path("collector.log"))?;
         let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
         let url = format!("{}/healthz", self.web_url());
-        eventually("the collector to be healthy", A_WHILE, async || {
-            daemon.must_run()?;
-            Ok(client.get(&url).send().await?.status().is_success().then_some(()))
+        eventually("the collector to be healthy", SOON, async || match daemon.must_run() {
+            Err(dead) => Ok(Some(Err(dead))),
+            Ok(()) => Ok(client.get(&url).send().await?.status().is_success().then_some(Ok(()))),
         })
-        .await?;
+        .await
+        .with_context(|| daemon.log_text())??;
         self.daemon = Some(daemon);
         Ok(())
     }
@@ -236,9 +254,24 @@ impl Collector {
     /// # Errors
     /// When it can't be run or takes too long; a refusal is an [`Output`] with its exit code.
     pub async fn command(&self, arguments: &[&str]) -> Result<Output> {
+        run(self.program(arguments)?, "", A_WHILE).await
+    }
+
+    fn program(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = tied(program("mainstay-collector")?);
         command.arg("--config").arg(self.config_file()).args(arguments).current_dir(self.folder.path());
-        run(command, "", A_WHILE).await
+        if let Some(clock) = &self.clock {
+            clock.apply(&mut command);
+        }
+        Ok(command)
+    }
+
+    /// Its wall clock, where [`Settings::own_clock`] was wanted.
+    ///
+    /// # Errors
+    /// When it lives by the machine's.
+    pub fn clock(&self) -> Result<&MachineClock> {
+        self.clock.as_ref().context("a clock of its own")
     }
 
     /// A new staff account that serves the customer, with its own password and secret; its address is `NAME@test.invalid`.
@@ -249,7 +282,7 @@ impl Collector {
         let email = format!("{name}@test.invalid");
         let add = ["user", "add", name, "--name", name, "--email", &email, "--role", role, "--serves", CUSTOMER, "--json"];
         let printed = self.command(&add).await?.good().context("user add")?;
-        SignIn::printed(name, &printed.stdout)
+        SignIn::printed(name, role, &printed.stdout)
     }
 
     /// Tries every waiting notice now rather than when its back-off ends.

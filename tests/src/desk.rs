@@ -2,17 +2,15 @@
 //! asks the REST API with it. What a story asserts about tickets, it reads here.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use mainstay_shared::time_source::TimeSource;
 use reqwest::header::{COOKIE, LOCATION, ORIGIN, SET_COOKIE};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use tokio::sync::Mutex;
-use totp_rs::{Algorithm, Builder};
 
-use crate::collector::{Collector, SignIn};
+use crate::authenticator::SignIn;
+use crate::collector::Collector;
 use crate::patience::{SOON, eventually};
 
 /// A browser without a screen: cookies, forms, redirects.
@@ -53,17 +51,8 @@ impl Console {
         let fields = [("username", account.username.as_str()), ("password", &account.password)];
         let page = console.submit("/sign-in", "/sign-in", &fields).await?;
         anyhow::ensure!(page.location.as_deref() == Some("/sign-in/code"), "the password was refused: {}", page.status);
-        // A code counts once: where the present one was used already, the next one is awaited.
-        eventually("the six digits to be taken", Duration::from_secs(70), async || {
-            let code = present_code(&account.totp_secret)?;
-            let page = console.submit("/sign-in/code", "/sign-in/code", &[("code", &code)]).await?;
-            if page.location.as_deref() == Some("/") {
-                return Ok(Some(()));
-            }
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            Ok(None)
-        })
-        .await?;
+        let page = console.submit("/sign-in/code", "/sign-in/code", &[("code", &account.next_code().await?)]).await?;
+        anyhow::ensure!(page.location.as_deref() == Some("/"), "the code was refused: {} {}", page.status, page.html);
         Ok(console)
     }
 
@@ -136,8 +125,11 @@ impl Desk {
     /// As [`Desk::of`].
     pub async fn of_account(base: &str, account: &SignIn) -> Result<Self> {
         let console = Console::signed_in(base, account).await?;
-        let made = console.submit("/account", "/account/tokens", &[("name", "desk"), ("days", "1")]).await?;
-        let token = between(&made.html, "data-token=\"", "\"").with_context(|| format!("a new token: {}", made.html))?.to_owned();
+        let code = account.next_code().await?;
+        let wish = [("name", "desk"), ("role", account.role.as_str()), ("days", "365"), ("code", &code)];
+        let made = console.submit("/account", "/account/tokens", &wish).await?;
+        let token =
+            between(&made.html, "<code class=\"secret\">", "<").with_context(|| format!("a new token: {made:?}"))?.to_owned();
         let client = Client::builder().no_proxy().timeout(SOON).build()?;
         Ok(Self { client, base: base.to_owned(), token })
     }
@@ -181,10 +173,13 @@ impl Desk {
                 Some(cursor) => self.get(&format!("{path}{joint}cursor={cursor}")).await?,
                 None => self.get(path).await?,
             };
-            all.extend(page["items"].as_array().with_context(|| format!("{path} has items: {page}"))?.iter().cloned());
-            match page["next"].as_str() {
-                Some(next) => cursor = Some(next.to_owned()),
-                None => return Ok(all),
+            // `{"tickets": [..], "next": 41}`: the list is named after what it holds.
+            let items = page.as_object().and_then(|fields| fields.values().find_map(Value::as_array));
+            all.extend(items.with_context(|| format!("{path} has a list: {page}"))?.iter().cloned());
+            match &page["next"] {
+                Value::Null => return Ok(all),
+                Value::String(next) => cursor = Some(next.clone()),
+                next => cursor = Some(next.to_string()),
             }
         }
     }
@@ -215,30 +210,6 @@ impl Desk {
         })
         .await
     }
-}
-
-/// The six digits that an authenticator shows now (RFC 6238).
-///
-/// # Errors
-/// When the secret is none.
-pub fn present_code(secret: &str) -> Result<String> {
-    let totp = Builder::new().with_algorithm(Algorithm::SHA1).with_secret(base32(secret)?).build().context("a TOTP secret")?;
-    let now = u64::try_from(TimeSource::system().now().0 / 1000)?;
-    Ok(totp.generate(now).to_string())
-}
-
-fn base32(text: &str) -> Result<Vec<u8>> {
-    let (mut bits, mut length, mut out) = (0u32, 0, Vec::new());
-    for letter in text.bytes() {
-        let value = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".iter().position(|c| *c == letter).context("base32")?;
-        bits = (bits << 5) | u32::try_from(value)?;
-        length += 5;
-        if length >= 8 {
-            length -= 8;
-            out.push(u8::try_from((bits >> length) & 0xff)?);
-        }
-    }
-    Ok(out)
 }
 
 /// The text between two marks.

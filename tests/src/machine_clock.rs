@@ -3,15 +3,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use tempfile::TempDir;
 
-/// A wall clock for one or several programs.
-#[derive(Debug)]
+/// A wall clock for one or several programs; its copies are the same clock.
+#[derive(Debug, Clone)]
 pub struct MachineClock {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     library: PathBuf,
 }
 
@@ -21,13 +22,25 @@ impl MachineClock {
     /// # Errors
     /// When libfaketime is not installed.
     pub fn starting_at(at: DateTime<Utc>) -> Result<Self> {
+        Self::showing(&format!("@{}", at.format("%Y-%m-%d %H:%M:%S")))
+    }
+
+    /// A clock that shows the true time until it is moved.
+    ///
+    /// # Errors
+    /// When libfaketime is not installed.
+    pub fn true_time() -> Result<Self> {
+        Self::showing("+0")
+    }
+
+    fn showing(text: &str) -> Result<Self> {
         let library = std::fs::read_dir("/usr/lib")?
             .flatten()
             .map(|entry| entry.path().join("faketime/libfaketime.so.1"))
             .find(|path| path.is_file())
             .context("libfaketime is not installed (scripts/setup.sh misc)")?;
-        let clock = Self { folder: tempfile::tempdir()?, library };
-        clock.write(&format!("@{}", at.format("%Y-%m-%d %H:%M:%S")))?;
+        let clock = Self { folder: Arc::new(tempfile::tempdir()?), library };
+        clock.write(text)?;
         Ok(clock)
     }
 

@@ -132,6 +132,12 @@ impl WireAgent {
         })
     }
 
+    /// The same peer, speaking to another node of the service.
+    #[must_use]
+    pub fn at(&self, base: &str) -> Self {
+        Self { base: base.to_owned(), ..self.clone() }
+    }
+
     /// A new run of the agent: another epoch, counting from 1.
     pub fn restart(&mut self) {
         self.epoch = Epoch::random(&SystemRandom::new());

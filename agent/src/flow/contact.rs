@@ -16,6 +16,33 @@ use tokio::sync::{Notify, broadcast};
 /// How rustls names the alert of a server to which our certificate has expired.
 const CERTIFICATE_EXPIRED: &str = "CertificateExpired";
 
+/// Contact older than this is an alarm on the box: the long poll is renewed every minute.
+pub(crate) const LOST_AFTER: Duration = Duration::from_secs(600);
+
+/// Why the box itself raises an alarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Alarm {
+    /// The collector has not answered for [`LOST_AFTER`].
+    NoContact,
+    /// It answers, but what waits has not been taken for [`LOST_AFTER`].
+    ReportsNotTaken,
+}
+
+impl Alarm {
+    /// The text that the journal holds; watched for by whoever reads the box's logs, so it stays as it is.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::NoContact => {
+                "LOCAL ALARM: the collector has not answered for ten minutes; faults wait on this box and the vendor is not told"
+            }
+            Self::ReportsNotTaken => {
+                "LOCAL ALARM: the collector has taken no report for ten minutes; faults wait on this box and the vendor is not told"
+            }
+        }
+    }
+}
+
 /// The newest facts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ContactFacts {
@@ -26,6 +53,11 @@ pub(crate) struct ContactFacts {
     pub(crate) last_contact_mono: Option<Duration>,
     /// When records were last acknowledged.
     pub(crate) last_ack_at: Option<UnixMs>,
+    /// The same by monotonic time.
+    #[serde(skip)]
+    pub(crate) last_ack_mono: Option<Duration>,
+    /// The alarm that the box raises, if it does.
+    pub(crate) alarm: Option<Alarm>,
     /// Why the last try failed; none after a success.
     pub(crate) trouble: Option<String>,
     /// The collector does not know the certificate.

@@ -5,6 +5,7 @@
 
 pub(crate) mod watch;
 pub(crate) mod contact;
+pub(crate) mod alarm;
 pub(crate) mod start;
 pub(crate) mod goodbye;
 pub(crate) mod report;

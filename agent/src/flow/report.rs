@@ -215,9 +215,12 @@ impl Story {
         }
         let acknowledges_something = !reply.acks.is_empty();
         spool.ack(reply.acks, Some(reply.nonce), Some(reply.collector_epoch)).await?;
-        let now = time.now();
+        let (now, mono) = (time.now(), time.monotonic());
         contact.note(|facts| {
-            facts.last_ack_at = Some(now);
+            if acknowledges_something {
+                facts.last_ack_at = Some(now);
+                facts.last_ack_mono = Some(mono);
+            }
             facts.held = reply.held;
         });
         if let Some(receipt) = reply.receipt {

@@ -1,10 +1,9 @@
 //! `status`: who this is, when the collector was last reached, what waits, how the services are, how long the certificate lasts.
 //!
-//! A running agent is asked; without one the files are read, so that the command always says something. Colour and alignment on
-//! a terminal, plain lines in a pipe, JSON on request.
+//! A running agent is asked; without one the files are read, so that the command always says something. For people `print`
+//! writes it, else it is JSON.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,17 +13,17 @@ use mainstay_shared::time_source::{TimeSource, UnixMs};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::words::{Lang, pick, state_word};
-use super::{Exit, Failure, Output, say, say_json, socket};
+use super::words::{Lang, pick};
+use super::{Exit, Failure, Output, say_json, socket};
 use crate::config::Config;
-use crate::flow::contact::{Contact, ContactFacts};
+use crate::flow::contact::{Alarm, Contact, ContactFacts, LOST_AFTER};
 use crate::flow::watch::Current;
 use crate::spool::{self, Limits, Spool, Stats};
 use crate::uplink::{Identity, Uplink, Validity};
 
-/// Contact older than this is trouble: the long poll is renewed every minute.
-const CONTACT_IS_OLD_MS: u64 = 300_000;
 const DAY_MS: i64 = 86_400_000;
+
+mod print;
 
 /// What the running agent can tell.
 #[derive(Clone)]
@@ -153,15 +152,49 @@ impl StatusReport {
         }
     }
 
-    fn contact_is_old(&self) -> bool {
-        self.contact_age_ms.is_none_or(|age| age > CONTACT_IS_OLD_MS)
+    /// What keeps this appliance's faults from being told; none if nothing does.
+    fn unreported(&self) -> Option<Unreported> {
+        match (self.running, self.contact_age_ms, self.contact.alarm) {
+            (false, _, _) => Some(Unreported::NotRunning),
+            (true, None, _) => Some(Unreported::NoContactYet),
+            (true, Some(age), _) if age > millis(LOST_AFTER) => Some(Unreported::NoContact),
+            (true, Some(_), Some(Alarm::ReportsNotTaken)) => Some(Unreported::NotTaken),
+            (true, Some(_), Some(Alarm::NoContact) | None) => None,
+        }
+    }
+}
+
+/// Why nobody at the vendor would be told of a fault now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unreported {
+    NotRunning,
+    NoContactYet,
+    NoContact,
+    NotTaken,
+}
+
+impl Unreported {
+    fn text(self, lang: Lang) -> &'static str {
+        match self {
+            Self::NotRunning => pick(lang, "代理程序未运行", "the agent does not run"),
+            Self::NoContactYet => {
+                pick(lang, "启动以来服务中心尚无应答", "the collector has not answered since the agent started")
+            }
+            Self::NoContact => pick(lang, "服务中心超过十分钟无应答", "the collector has not answered for more than ten minutes"),
+            Self::NotTaken => pick(
+                lang,
+                "服务中心有应答，但超过十分钟未接收报告",
+                "the collector answers, but has taken no report for more than ten minutes",
+            ),
+        }
     }
 }
 
 /// Prints the status.
 ///
 /// # Errors
-/// [`Exit::NotAllowed`] when not enrolled or not readable, [`Exit::Unavailable`] when no agent runs or it has no contact.
+/// [`Exit::NotAllowed`] when not enrolled or not readable, [`Exit::Unavailable`] when no agent runs, the collector has not
+/// answered for [`LOST_AFTER`] (or not at all since the start), or it takes no reports.
 pub(crate) async fn status(config: &Config, time: &TimeSource, output: Output) -> Result<(), Failure> {
     let report = match socket::ask_status(&config.state_dir).await {
         Ok(report) => report,
@@ -173,14 +206,11 @@ pub(crate) async fn status(config: &Config, time: &TimeSource, output: Output) -
     if output.json {
         say_json(&report)?;
     } else {
-        print(&report, output.lang);
+        print::print(&report, output.lang);
     }
-    match (&report.running, report.contact_is_old()) {
-        (true, false) => Ok(()),
-        (true, true) => {
-            Err(Failure::new(Exit::Unavailable, anyhow::anyhow!("the collector has not answered for more than five minutes")))
-        }
-        (false, _) => Err(Failure::new(Exit::Unavailable, anyhow::anyhow!("the agent does not run"))),
+    match report.unreported() {
+        None => Ok(()),
+        Some(why) => Err(Failure::new(Exit::Unavailable, anyhow::anyhow!(why.text(output.lang)))),
     }
 }
 
@@ -205,89 +235,4 @@ fn of_stopped_agent(config: &Config, time: &TimeSource) -> Result<StatusReport, 
 
 fn inspect(state_dir: &Path, max_bytes: u64) -> Option<spool::Inspection> {
     spool::inspect(&state_dir.join("spool"), Limits { max_bytes }).ok()
-}
-
-fn print(report: &StatusReport, lang: Lang) {
-    let terminal = std::io::stdout().is_terminal();
-    let paint = |colour: &str, text: &str| if terminal { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() };
-    let good_or_bad = |good: bool, text: &str| paint(if good { "32" } else { "31" }, text);
-    let line = |zh: &str, en: &str, value: String| {
-        let label = pick(lang, zh, en);
-        // A Chinese character takes two columns of a terminal.
-        let columns: usize = label.chars().map(|c| if c.is_ascii() { 1 } else { 2 }).sum();
-        say(format_args!("{label}{}{value}", " ".repeat(18usize.saturating_sub(columns).max(1))));
-    };
-    let running = if report.running { pick(lang, "运行中", "running") } else { pick(lang, "未运行", "not running") };
-    let safe = if report.safe_mode { pick(lang, "（安全模式）", " (safe mode)") } else { "" };
-    line(
-        "代理程序",
-        "agent",
-        format!("{} {}", good_or_bad(report.running && !report.safe_mode, &format!("{running}{safe}")), report.agent_version),
-    );
-    line("设备标识", "appliance", report.appliance.clone().unwrap_or_default());
-    line("服务中心", "collector", report.addresses.join(" "));
-    if report.running {
-        let at = report.contact.last_contact_at.map_or(pick(lang, "尚未", "not yet").to_owned(), |at| at.to_string());
-        line("最近联系", "last contact", good_or_bad(!report.contact_is_old(), &at));
-    }
-    if let Some(trouble) = &report.contact.trouble {
-        line("联系故障", "trouble", paint("31", trouble));
-    }
-    if report.contact.held {
-        line(
-            "已挂起",
-            "held",
-            paint(
-                "31",
-                pick(lang, "服务中心认为这是克隆或回滚的快照", "the collector takes this for a clone or a restored snapshot"),
-            ),
-        );
-    }
-    if report.contact.renewal_waits {
-        line("证书续期", "renewal", paint("33", pick(lang, "等待运维人员批准", "waits for an operator")));
-    }
-    if let Some(days) = report.certificate_days_left {
-        let text = format!("{days} {}", pick(lang, "天后到期", "days left"));
-        line("证书", "certificate", good_or_bad(days > 14, &text));
-    }
-    let spool = &report.spool;
-    let waiting = format!(
-        "{} {} + {} {} ({} KiB / {} KiB)",
-        spool.fault_records,
-        pick(lang, "条故障", "fault"),
-        spool.sample_records,
-        pick(lang, "条采样", "sample"),
-        spool.bytes / 1024,
-        spool.max_bytes / 1024
-    );
-    line("待发记录", "backlog", waiting);
-    if let Some(error) = &report.spool_error {
-        line("队列故障", "spool trouble", paint("31", error));
-    }
-    if let Some(busy_ms) = report.spool_busy_ms {
-        line("磁盘停顿", "disk hangs", paint("31", &format!("{busy_ms} ms")));
-    }
-    print_services(report, lang, &line, &good_or_bad);
-}
-
-fn print_services(
-    report: &StatusReport,
-    lang: Lang,
-    line: &dyn Fn(&str, &str, String),
-    good_or_bad: &dyn Fn(bool, &str) -> String,
-) {
-    for (name, ServiceStatus { state }) in &report.services {
-        let (good, word) = match state {
-            Some(state) => (*state == ServiceState::Up, state_word(lang, *state)),
-            None => (report.running, pick(lang, "尚未检查", "not asked yet")),
-        };
-        line("业务服务", "service", format!("{} {name}", good_or_bad(good, word)));
-    }
-    if report.severity_blind {
-        let text = pick(lang, "未声明业务服务：无法判断业务是否中断", "severity blind: no business service is declared");
-        line("故障级别", "severity", good_or_bad(false, text));
-    }
-    for fault in &report.open_faults {
-        line("未恢复故障", "open fault", format!("{} {} {}", good_or_bad(false, &fault.code), fault.component, fault.summary));
-    }
 }

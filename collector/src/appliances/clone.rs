@@ -65,6 +65,10 @@ pub(crate) enum HoldReason {
 }
 
 impl HoldReason {
+    /// All reasons.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 4] = [Self::OldNonce, Self::NoNonce, Self::TwoRuns, Self::OtherRecordSameId];
+
     /// The word in the database, in events and in text keys.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

@@ -99,6 +99,8 @@ pub(crate) enum ApplianceEvent {
     Released { why: String },
     /// It is gone for good.
     Retired { why: String },
+    /// It is expected to be heard within these hours only; empty: always.
+    ExpectedHoursSet { hours: String },
     /// One of its certificates was revoked.
     CertificateRevoked { fingerprint: String, why: String },
     /// A message named another appliance than its certificate (R13).

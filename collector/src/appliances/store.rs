@@ -87,6 +87,25 @@ pub(crate) async fn set_state(
     Ok(moved.rows_affected() == 1)
 }
 
+/// Sets when an appliance is expected to be heard; empty: always. Whether that changed anything.
+pub(crate) async fn set_expected_hours(
+    tx: &mut Conn,
+    tenant_id: &str,
+    appliance_id: &str,
+    hours: &str,
+) -> Result<bool, sqlx::Error> {
+    let changed = sqlx::query(
+        "UPDATE appliances SET expected_hours = $1
+         WHERE tenant_id = $2 AND appliance_id = $3 AND state <> 'retired' AND expected_hours <> $1",
+    )
+    .bind(hours)
+    .bind(tenant_id)
+    .bind(appliance_id)
+    .execute(tx)
+    .await?;
+    Ok(changed.rows_affected() == 1)
+}
+
 /// What the agent tells of itself at its start. Texts are cleaned by the caller.
 pub(crate) async fn set_told(
     tx: &mut Conn,

@@ -99,6 +99,16 @@ pub(crate) async fn of_subject(conn: &mut Conn, tenant_id: &str, subject: &str) 
     rows.iter().map(from_row).collect()
 }
 
+/// A tenant's newest events, at most `limit`, oldest of them first.
+pub(crate) async fn newest(conn: &mut Conn, tenant_id: &str, limit: i64) -> Result<Vec<Event>, sqlx::Error> {
+    let rows = sqlx::query("SELECT * FROM events WHERE tenant_id = $1 ORDER BY seq DESC LIMIT $2")
+        .bind(tenant_id)
+        .bind(limit)
+        .fetch_all(conn)
+        .await?;
+    rows.iter().rev().map(from_row).collect()
+}
+
 /// What [`verify`] found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]

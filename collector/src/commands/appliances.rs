@@ -1,5 +1,5 @@
-//! `appliance list|release|retire|approve-renewal|revoke-certificate|report-now`: what only an operator does to an enrolled
-//! appliance (R14, R25, R26).
+//! `appliance list|release|retire|approve-renewal|revoke-certificate|expected-hours|report-now`: what only an operator does to
+//! an enrolled appliance (R14, R25, R26).
 //!
 //! Each act is recorded in the customer's chain of events.
 
@@ -9,6 +9,7 @@ use mainstay_shared::directive::Ask;
 use super::exit::{Exit, Failure};
 use super::{Room, local_actor, print_list, say};
 use crate::appliances::store;
+use crate::faults::silence::can_read_hours;
 use crate::flow::appliance_acts::{self, Acted, ApplianceAct};
 use crate::notices::texts::one_line;
 
@@ -53,11 +54,28 @@ pub(crate) enum ApplianceCommand {
         #[arg(long)]
         why: String,
     },
+    /// Say when it is expected to be heard: outside these hours its silence opens no ticket
+    ExpectedHours {
+        /// Its id
+        appliance: String,
+        /// `HH:MM-HH:MM` or `mon-fri HH:MM-HH:MM`, in the site's time zone; `always` takes a limit away
+        #[arg(value_parser = hours)]
+        hours: String,
+    },
     /// Ask it to measure and report now
     ReportNow {
         /// Its id
         appliance: String,
     },
+}
+
+/// Expected hours as an argument; `always` is stored as nothing.
+fn hours(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "always" => Ok(String::new()),
+        hours if can_read_hours(hours) => Ok(hours.to_owned()),
+        _ => Err("expected HH:MM-HH:MM, mon-fri HH:MM-HH:MM, or always".to_owned()),
+    }
 }
 
 /// Runs `appliance ...`.
@@ -70,6 +88,7 @@ pub(crate) async fn run(room: &Room, command: ApplianceCommand) -> anyhow::Resul
         ApplianceCommand::RevokeCertificate { appliance, fingerprint, why } => {
             (appliance, ApplianceAct::RevokeCertificate { fingerprint, why })
         }
+        ApplianceCommand::ExpectedHours { appliance, hours } => (appliance, ApplianceAct::ExpectHours { hours }),
         ApplianceCommand::ReportNow { appliance } => (appliance, ApplianceAct::Ask(Ask::ReportNow)),
     };
     let world = room.world().await?;
@@ -91,6 +110,7 @@ fn nothing_to_do(act: &ApplianceAct) -> &'static str {
         ApplianceAct::Retire { .. } => "it is retired already",
         ApplianceAct::ApproveRenewal => "no renewal waits for approval",
         ApplianceAct::RevokeCertificate { .. } => "it has no living certificate of that fingerprint",
+        ApplianceAct::ExpectHours { .. } => "these are its hours already, or it is retired",
         ApplianceAct::Ask(_) => "there is nothing to ask",
     }
 }
@@ -100,6 +120,7 @@ async fn list(room: &Room, customer: Option<&str>) -> anyhow::Result<()> {
     print_list(room.json, &found, |one| {
         let state = if one.held_reason.is_empty() { one.state.as_str().to_owned() } else { format!("held: {}", one.held_reason) };
         let name = one_line(&format!("{} {} {}", one.name, one.model, one.serial));
-        format!("{}  {}/{}  {}  {}  {state}  {name}", one.appliance_id, one.tenant_id, one.site_id, one.product, one.duty)
+        let hours = if one.expected_hours.is_empty() { String::new() } else { format!("  {}", one.expected_hours) };
+        format!("{}  {}/{}  {}  {}  {state}  {name}{hours}", one.appliance_id, one.tenant_id, one.site_id, one.product, one.duty)
     })
 }

@@ -1,4 +1,4 @@
-//! Commands that only look: `check-config`, `audit verify`.
+//! Commands that only look: `check-config`, `audit list`, `audit verify`.
 //!
 //! Nothing here writes.
 
@@ -12,10 +12,23 @@ use super::{Room, print_list, say};
 use crate::audit::{self, Verdict};
 use crate::config::Config;
 use crate::customers::store;
+use crate::db::Db;
 
 /// `audit ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
+    /// List what is on record, the newest last
+    List {
+        /// Of this customer, or `vendor`
+        #[arg(long, value_name = "CUSTOMER")]
+        tenant: String,
+        /// Of this subject only: `ticket:T-000042`, `appliance:ID`, `staff:ID`
+        #[arg(long, value_name = "SUBJECT")]
+        subject: Option<String>,
+        /// At most so many, the newest, when no subject is named
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        limit: u16,
+    },
     /// Check every link of the record of events
     Verify {
         /// Of this customer only (default: of all)
@@ -33,12 +46,43 @@ struct Verified {
 
 /// Runs `audit ...`.
 pub(crate) async fn audit(room: &Room, command: AuditCommand) -> anyhow::Result<()> {
-    let AuditCommand::Verify { tenant } = command;
-    let db = room.db().await?;
+    match command {
+        AuditCommand::List { tenant, subject, limit } => list(room, &tenant, subject.as_deref(), limit).await,
+        AuditCommand::Verify { tenant } => verify(room, tenant).await,
+    }
+}
+
+fn must_be_known(tenants: &[String], wanted: &str) -> anyhow::Result<()> {
+    if tenants.iter().any(|known| known == wanted) {
+        return Ok(());
+    }
+    Err(Failure::because(Exit::Data, format!("customer {wanted:?}: expected one of `customer list`")))
+}
+
+async fn tenants(db: &Db) -> anyhow::Result<Vec<String>> {
     let customers = store::customers(&mut *db.read().await?).await?;
-    let tenants: Vec<String> = customers.into_iter().map(|customer| customer.tenant_id).collect();
-    if let Some(unknown) = tenant.as_ref().filter(|wanted| !tenants.contains(wanted)) {
-        return Err(Failure::because(Exit::Data, format!("customer {unknown:?}: expected one of `customer list`")));
+    Ok(customers.into_iter().map(|customer| customer.tenant_id).collect())
+}
+
+async fn list(room: &Room, tenant: &str, subject: Option<&str>, limit: u16) -> anyhow::Result<()> {
+    let db = room.db().await?;
+    must_be_known(&tenants(&db).await?, tenant)?;
+    let mut conn = db.read().await?;
+    let events = match subject {
+        Some(subject) => audit::of_subject(&mut conn, tenant, subject).await?,
+        None => audit::newest(&mut conn, tenant, i64::from(limit)).await?,
+    };
+    print_list(room.json, &events, |event| {
+        let at = event.at.to_utc().format("%Y-%m-%d %H:%M:%SZ");
+        format!("{:>6}  {at}  {}  {}  {}", event.seq, event.actor, event.subject, event.body)
+    })
+}
+
+async fn verify(room: &Room, tenant: Option<String>) -> anyhow::Result<()> {
+    let db = room.db().await?;
+    let tenants = tenants(&db).await?;
+    if let Some(wanted) = &tenant {
+        must_be_known(&tenants, wanted)?;
     }
     let mut found = Vec::new();
     for tenant_id in tenants.into_iter().filter(|known| tenant.as_ref().is_none_or(|wanted| wanted == known)) {

@@ -5,12 +5,13 @@
 use mainstay_shared::severity::Severity;
 
 use crate::notices::outbox::Notice;
+use crate::notices::texts::one_line;
 use crate::tickets::Ticket;
 use crate::web::clock_view::ClockView;
 use crate::web::grounds_view::GroundsView;
 use crate::web::story_view::Line;
-use crate::web::when;
-use crate::web::words::Words;
+use crate::words::Words;
+use crate::words::when;
 
 /// Colour at a terminal, nothing in a pipe.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +48,8 @@ impl Page {
         println!("   {}  {value}", self.paint.with("2", &self.words.t(key)));
     }
 
-    pub(super) fn head(&self, ticket: &Ticket) {
+    /// `place` names the appliance where the fault's component does not say it.
+    pub(super) fn head(&self, ticket: &Ticket, place: &str) {
         let w = self.words;
         let severity = format!(" {} ", w.of("severity", ticket.severity.as_str()));
         let colour = if ticket.severity == Severity::Critical { "1;41;97" } else { "1;43;30" };
@@ -58,9 +60,16 @@ impl Page {
             self.paint.with(colour, &severity),
             w.of("state", ticket.state.as_str())
         );
-        println!("   {}", self.paint.with("1", &ticket.summary));
+        println!("   {}", self.paint.with("1", &one_line(&ticket.headline(w, place))));
         let impact = w.of("impact", ticket.impact.as_str());
         self.fact("ticket.impact", &format!("{impact}{presumed}: {}", w.of("reason", &ticket.reason)));
+        if !ticket.summary.is_empty() {
+            println!("   {}  {}", self.paint.with("2", &w.of("said_by", &ticket.source)), one_line(&ticket.summary));
+        }
+        let action = w.action(&ticket.code);
+        if !action.is_empty() {
+            self.fact("ticket.action", &action);
+        }
         self.fact("ticket.fault_since", &when::moment(ticket.fault_at, &self.zone));
         self.fact("ticket.received", &when::moment(ticket.opened_at, &self.zone));
     }
@@ -84,7 +93,7 @@ impl Page {
                 found.check,
                 found.kind,
                 self.paint.with("31", &state),
-                found.text,
+                one_line(&format!("{}: {}", found.reason, found.text)),
                 found.took_ms,
                 self.paint.with("2", &found.at)
             );

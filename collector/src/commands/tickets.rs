@@ -11,16 +11,17 @@ use serde::Serialize;
 use super::exit::{Exit, Failure};
 use super::ticket_page::{Page, Paint};
 use super::{Room, print_list, say};
+use crate::appliances::listing;
 use crate::clocks::{self, Clock};
-use crate::customers::{self, Language};
+use crate::customers;
 use crate::db::{Conn, Turn, mark_change, transact};
 use crate::flow;
 use crate::notices::outbox::{self, Notice};
-use crate::notices::texts;
+use crate::notices::texts::one_line;
+use crate::tickets::Ticket;
 use crate::tickets::store::{self, Filter, TimelineEntry};
-use crate::tickets::{Ticket, TicketState};
-use crate::web::words::Words;
 use crate::web::{clock_view, grounds_view, story_view};
+use crate::words::Words;
 
 /// The longest listing.
 const MAX_ROWS: i64 = 500;
@@ -80,10 +81,11 @@ pub(crate) async fn ticket(room: &Room, command: TicketCommand) -> anyhow::Resul
         TicketCommand::List { customer, all } => {
             let filter = Filter { tenant_id: customer, not_closed: !all, ..Filter::default() };
             let found = store::list(&mut conn, &filter, None, MAX_ROWS).await?;
+            let (w, names) = (Words(room.config.language), listing::names(&mut conn).await?);
             print_list(room.json, &found, |ticket| {
-                let (zh, en) = severity(ticket);
-                let state = state_words(ticket.state);
-                format!("{}  {zh} / {en}  {state}  {}  {}", ticket.ticket_id, ticket.tenant_id, texts::one_line(&ticket.summary))
+                let (severity, state) = (w.of("severity", ticket.severity.as_str()), w.of("state", ticket.state.as_str()));
+                let headline = one_line(&ticket.headline(w, names.get(&ticket.appliance_id).map_or("", String::as_str)));
+                format!("{}  {severity}  {state}  {}  {headline}", ticket.ticket_id, ticket.tenant_id)
             })
         }
         TicketCommand::Show { ticket } => {
@@ -95,18 +97,6 @@ pub(crate) async fn ticket(room: &Room, command: TicketCommand) -> anyhow::Resul
             }
             Ok(())
         }
-    }
-}
-
-fn severity(ticket: &Ticket) -> (&'static str, &'static str) {
-    (texts::severity_word(ticket.severity, Language::Zh), texts::severity_word(ticket.severity, Language::En))
-}
-
-fn state_words(state: TicketState) -> &'static str {
-    match state {
-        TicketState::Open => "处理中 / open",
-        TicketState::Recovered => "已恢复 / recovered",
-        TicketState::Closed => "已关闭 / closed",
     }
 }
 
@@ -131,7 +121,8 @@ async fn print_ticket(room: &Room, conn: &mut Conn, shown: &Shown) -> anyhow::Re
     let staff: HashMap<_, _> =
         customers::store::all_staff(conn).await?.into_iter().map(|staff| (staff.staff_id, staff.name)).collect();
     let page = Page { words, zone, paint: Paint(std::io::stdout().is_terminal()) };
-    page.head(ticket);
+    let names = listing::names(conn).await?;
+    page.head(ticket, names.get(&ticket.appliance_id).map_or("", String::as_str));
     for clock in &shown.clocks {
         page.clock(&clock_view::view(words, clock, room.time.now(), &page.zone));
     }

@@ -23,6 +23,17 @@ pub(crate) enum UserCommand {
     Add(Add),
     /// List the accounts
     List,
+    /// Let an account serve a customer, in the account's role
+    Serve {
+        /// User name
+        username: String,
+        /// The customer
+        #[arg(long, value_name = "CUSTOMER")]
+        customer: String,
+        /// Serve it no more
+        #[arg(long)]
+        remove: bool,
+    },
     /// Take an account's access away, its sessions and tokens too
     Disable {
         /// User name
@@ -149,6 +160,7 @@ pub(crate) async fn run(room: &Room, command: UserCommand) -> anyhow::Result<()>
     match command {
         UserCommand::Add(arguments) => add(room, arguments).await,
         UserCommand::List => list(room).await,
+        UserCommand::Serve { username, customer, remove } => serve(room, &username, &customer, remove).await,
         UserCommand::Disable { username } => disable(room, &username).await,
         UserCommand::Reset { username, password_file } => reset(room, &username, password_file.as_deref()).await,
     }
@@ -175,12 +187,7 @@ async fn add(room: &Room, add: Add) -> anyhow::Result<()> {
         store::add_staff(tx, &staff, &access.secrets).await.with_context(|| format!("adding the user {:?}", staff.username))?;
         record_added(tx, &staff, now).await?;
         for tenant_id in &add.serves {
-            store::serve(tx, tenant_id, &staff.staff_id, staff.role)
-                .await
-                .with_context(|| format!("customer {tenant_id:?}: expected one of `customer list`"))?;
-            let serves =
-                CustomerEvent::UserServes { staff_id: staff.staff_id.clone(), tenant_id: tenant_id.clone(), role: staff.role };
-            audit::append(tx, tenant_id, now, &local_actor(), &subject(&staff), &serves).await?;
+            begin_to_serve(tx, &staff, tenant_id, now).await?;
         }
         mark_change(tx).await?;
         Ok(())
@@ -200,6 +207,41 @@ async fn list(room: &Room) -> anyhow::Result<()> {
         let disabled = if staff.disabled_at.is_some() { "  (停用 / disabled)" } else { "" };
         format!("{}  {}  {}  {}{disabled}", staff.username, staff.role.as_str(), staff.name, staff.email)
     })
+}
+
+async fn begin_to_serve(tx: &mut Conn, staff: &Staff, tenant_id: &str, now: UnixMs) -> anyhow::Result<()> {
+    if store::customer(tx, tenant_id).await?.is_none() {
+        return Err(Failure::because(Exit::Data, format!("customer {tenant_id:?}: expected one of `customer list`")));
+    }
+    store::serve(tx, tenant_id, &staff.staff_id, staff.role).await?;
+    let (staff_id, role) = (staff.staff_id.clone(), staff.role);
+    let serves = CustomerEvent::UserServes { staff_id, tenant_id: tenant_id.to_owned(), role };
+    audit::append(tx, tenant_id, now, &local_actor(), &subject(staff), &serves).await.map(drop)
+}
+
+async fn serve(room: &Room, username: &str, tenant_id: &str, remove: bool) -> anyhow::Result<()> {
+    let (db, now) = (room.db().await?, room.time.now());
+    transact!(db, Turn::Console, |tx| {
+        let staff = known(tx, username).await?;
+        if remove {
+            if !store::serve_no_more(tx, tenant_id, &staff.staff_id).await? {
+                let message = format!("user {username:?} does not serve customer {tenant_id:?}");
+                return Err(Failure::because(Exit::Data, message));
+            }
+            let event = CustomerEvent::UserServesNoMore { staff_id: staff.staff_id.clone(), tenant_id: tenant_id.to_owned() };
+            audit::append(tx, tenant_id, now, &local_actor(), &subject(&staff), &event).await?;
+        } else {
+            begin_to_serve(tx, &staff, tenant_id, now).await?;
+        }
+        mark_change(tx).await?;
+        Ok(())
+    });
+    if remove {
+        say(&format!("{username} 不再服务客户 {tenant_id}。"), &format!("{username} serves {tenant_id} no more."));
+    } else {
+        say(&format!("{username} 现服务客户 {tenant_id}。"), &format!("{username} now serves {tenant_id}."));
+    }
+    Ok(())
 }
 
 async fn disable(room: &Room, username: &str) -> anyhow::Result<()> {

@@ -180,4 +180,6 @@ pub(crate) enum CustomerEvent {
     UserReset { staff_id: String, username: String },
     /// An account now serves a customer in a role.
     UserServes { staff_id: String, tenant_id: String, role: Role },
+    /// An account serves a customer no more, in no role.
+    UserServesNoMore { staff_id: String, tenant_id: String },
 }

@@ -202,6 +202,16 @@ pub(crate) async fn serve(tx: &mut Conn, tenant_id: &str, staff_id: &str, role: 
         .map(drop)
 }
 
+/// Ends it, in every role. Whether the account served the customer.
+pub(crate) async fn serve_no_more(tx: &mut Conn, tenant_id: &str, staff_id: &str) -> Result<bool, sqlx::Error> {
+    let ended = sqlx::query("DELETE FROM customer_staff WHERE tenant_id = $1 AND staff_id = $2")
+        .bind(tenant_id)
+        .bind(staff_id)
+        .execute(tx)
+        .await?;
+    Ok(ended.rows_affected() > 0)
+}
+
 /// Who of the active staff serves a customer, in which role.
 pub(crate) async fn serving(conn: &mut Conn, tenant_id: &str) -> Result<Vec<Serving>, sqlx::Error> {
     let rows = sqlx::query(

@@ -3,7 +3,7 @@
 //! An episode's id is that of its raise record, so the same record by two ways is one row (R32). Nothing here knows of tickets'
 //! rules or of severity.
 
-use mainstay_shared::fault::Level;
+use mainstay_shared::fault::{FaultGrounds, Level};
 use mainstay_shared::time_source::UnixMs;
 use serde::Serialize;
 
@@ -30,11 +30,27 @@ pub(crate) struct Episode {
     /// JSON of the `FaultGrounds` that the agent sent.
     pub(crate) grounds: String,
     pub(crate) ticket_id: String,
-    /// By the collector's clock: receipt minus age.
+    /// When the condition began, by the collector's clock: receipt minus age, minus how long it had lasted.
     pub(crate) raised_at: UnixMs,
     pub(crate) received_at: UnixMs,
     pub(crate) cleared_at: Option<UnixMs>,
 }
+
+impl Episode {
+    /// When the agent told of it: it began earlier by as long as it had lasted.
+    pub(crate) fn told_at(&self) -> UnixMs {
+        let seen: FaultGrounds = serde_json::from_str(&self.grounds).unwrap_or_default();
+        self.raised_at.plus_ms(lasted_ms(&seen))
+    }
+}
+
+/// How long a condition had lasted when it was told, at most [`LONGEST_LASTED_MS`].
+pub(crate) fn lasted_ms(seen: &FaultGrounds) -> i64 {
+    i64::try_from(seen.lasted_ms).unwrap_or(i64::MAX).min(LONGEST_LASTED_MS)
+}
+
+/// What an agent may say of the past: a year.
+const LONGEST_LASTED_MS: i64 = 366 * 86_400_000;
 
 /// What the collector itself finds about the link to an appliance.
 pub(crate) const COMPONENT_LINK: &str = "link";

@@ -104,6 +104,11 @@ fn opened_at(hours: &str, time_zone: &str, now: UnixMs) -> Hours {
     Hours::OpenSince(opened.map_or(now, |opened| UnixMs(opened.timestamp_millis())))
 }
 
+/// Whether [`hearing`] can read these hours: `HH:MM-HH:MM` or `mon-fri HH:MM-HH:MM`, the two times not the same.
+pub(crate) fn can_read_hours(hours: &str) -> bool {
+    parse_hours(hours).is_some_and(|(_, from, to)| from != to)
+}
+
 fn parse_hours(hours: &str) -> Option<(bool, NaiveTime, NaiveTime)> {
     let (workdays_only, span) = match hours.trim().strip_prefix("mon-fri ") {
         Some(span) => (true, span),

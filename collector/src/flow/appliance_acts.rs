@@ -29,6 +29,8 @@ pub(crate) enum ApplianceAct {
     RevokeCertificate { fingerprint: String, why: String },
     /// Allows the renewal that waits.
     ApproveRenewal,
+    /// Says when it is expected to be heard (`faults::silence` reads it); empty: always.
+    ExpectHours { hours: String },
     /// Asks for something through the long poll.
     Ask(Ask),
 }
@@ -79,7 +81,7 @@ async fn run(
                     appliance_id: appliance_id.to_owned(),
                     site_id: appliance.site_id.clone(),
                 };
-                collector_faults::clear(tx, &world.config, now, &from, "agent", CODE_IDENTITY_CLONED, "Released").await?;
+                collector_faults::clear(tx, &world.config, now, &from, "agent", CODE_IDENTITY_CLONED, "released").await?;
             }
             (done, ApplianceEvent::Released { why: why.clone() })
         }
@@ -94,6 +96,10 @@ async fn run(
         ApplianceAct::ApproveRenewal => {
             let done = certificates::approve_renewal(tx, tenant_id, appliance_id, actor, now).await?;
             (done, ApplianceEvent::RenewalApproved)
+        }
+        ApplianceAct::ExpectHours { hours } => {
+            let done = store::set_expected_hours(tx, tenant_id, appliance_id, hours).await?;
+            (done, Some(ApplianceEvent::ExpectedHoursSet { hours: hours.clone() }))
         }
         ApplianceAct::Ask(ask) => {
             let directive = Directive { id: random_hex_128(&world.rng), ask: ask.clone(), expires_at: now.plus(ASKED_FOR) };

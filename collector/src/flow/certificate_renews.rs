@@ -113,14 +113,13 @@ async fn renew(
             if certificates::request_renewal(tx, &tenant_id, &id, &public_key, now).await? {
                 let event = ApplianceEvent::RenewalRequested { public_key };
                 audit::append(tx, &tenant_id, now, &subject, &subject, &event).await?;
-                let summary = "Its certificate has expired; the renewal waits for an operator";
-                collector_faults::raise(tx, &world.config, now, &from, "agent", CODE_RENEWAL_WAITS, summary).await?;
+                collector_faults::raise(tx, &world.config, now, &from, "agent", CODE_RENEWAL_WAITS, "").await?;
                 mark_change(tx).await?;
             }
             return Ok(Renewal::WaitsForOperator);
         }
         certificates::end_renewal(tx, &tenant_id, &id).await?;
-        collector_faults::clear(tx, &world.config, now, &from, "agent", CODE_RENEWAL_WAITS, "Renewed").await?;
+        collector_faults::clear(tx, &world.config, now, &from, "agent", CODE_RENEWAL_WAITS, "renewed").await?;
     }
     let appliance: ApplianceId = id.parse()?;
     let issued = authority.sign_appliance(csr, &appliance, &world.rng, now)?;

@@ -13,7 +13,8 @@ use crate::config::Config;
 use crate::db::{Conn, mark_change};
 use crate::faults::{CODE_SILENT, COMPONENT_LINK, links};
 
-/// Raises `code` on `component` of an appliance. Raising what is open already changes nothing.
+/// Raises `code` on `component` of an appliance. Raising what is open already changes nothing. The code says what it is in every
+/// language: `summary` is empty, or figures.
 ///
 /// # Errors
 /// If the database refuses.
@@ -39,6 +40,7 @@ pub(crate) async fn raise(
         level: Level::Serious,
         summary,
         grounds: "{}".to_owned(),
+        began_at: now,
         occurred_at: now,
         source: "internal",
         silent_site: None,
@@ -47,7 +49,7 @@ pub(crate) async fn raise(
     scene.settle(tx, desk).await
 }
 
-/// Clears it. Clearing what is not open changes nothing.
+/// Clears it; `summary` is a name of `cleared_why` in the texts. Clearing what is not open changes nothing.
 ///
 /// # Errors
 /// If the database refuses.
@@ -76,7 +78,6 @@ pub(crate) async fn appliance_is_back(tx: &mut Conn, config: &Config, now: UnixM
     mark_change(tx).await?;
     let mut scene = Scene::load(tx, desk, &who.tenant_id).await?;
     scene.landscape.hears(&who.appliance_id, now);
-    let summary = format!("自 {now} 起恢复通信 / heard again since {now}");
-    scene.clear_all(tx, desk, &who.appliance_id, &FaultKey::new(COMPONENT_LINK, CODE_SILENT), &summary).await?;
+    scene.clear_all(tx, desk, &who.appliance_id, &FaultKey::new(COMPONENT_LINK, CODE_SILENT), "heard_again").await?;
     scene.settle(tx, desk).await
 }

@@ -7,11 +7,11 @@ use mainstay_shared::time_source::UnixMs;
 
 use super::World;
 use crate::audit;
-use crate::customers::{Customer, Language, Role, VENDOR_TENANT, store};
+use crate::customers::{Customer, Role, VENDOR_TENANT, store};
 use crate::db::{Conn, Turn, transact};
 use crate::notices::Recipient;
-use crate::notices::{outbox, texts};
-use crate::tickets::TicketEvent;
+use crate::notices::{facts, outbox, texts};
+use crate::tickets::{TicketEvent, store as tickets};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -58,10 +58,7 @@ async fn heads(tx: &mut Conn, world: &World, now: UnixMs, day: i64, customers: &
         if operator.role != Role::Operator || operator.disabled_at.is_some() {
             continue;
         }
-        let text = texts::bilingual(operator.language, |language| {
-            let zh = language == Language::Zh;
-            askama::Template::render(&texts::Heads { zh, service_name: &world.config.service_name, day: &day, lines: &lines })
-        })?;
+        let text = texts::heads(operator.language, &world.config.service_name, &day, &lines);
         let recipient = Recipient { name: operator.name, email: operator.email, language: operator.language };
         let row =
             outbox::New { tenant_id: VENDOR_TENANT, subject_id: "heads", about: &day, kind: "heads", recipient: &recipient };
@@ -79,24 +76,22 @@ async fn digest(tx: &mut Conn, world: &World, now: UnixMs, day: i64, customer: &
     .bind((day + 1) * DAY_MS)
     .fetch_all(&mut *tx)
     .await?;
-    let mut lines = Vec::new();
+    let mut faults = Vec::new();
     for (subject, body) in bodies {
-        if let Ok(TicketEvent::Opened { already_recovered: true, summary, .. }) = serde_json::from_str(&body) {
+        if let Ok(TicketEvent::Opened { already_recovered: true, .. }) = serde_json::from_str(&body) {
             let ticket_id = subject.trim_start_matches("ticket:");
-            lines.push(texts::one_line(&format!("{ticket_id}: {summary}")));
+            if let Some(ticket) = tickets::get(tx, &customer.tenant_id, ticket_id).await? {
+                faults.push(texts::Over { place: facts::appliance_name(tx, &ticket).await?, ticket });
+            }
         }
     }
-    if lines.is_empty() {
+    if faults.is_empty() {
         return Ok(());
     }
     let day = day_text(day);
-    let link = format!("{}/tickets", world.config.web_public_url);
+    let link = format!("{}/", world.config.web_public_url);
     for contact in store::contacts(tx, &customer.tenant_id).await? {
-        let text = texts::bilingual(contact.language, |language| {
-            let zh = language == Language::Zh;
-            let name = texts::one_line(&customer.name);
-            askama::Template::render(&texts::Digest { zh, customer: &name, day: &day, lines: &lines, link: &link })
-        })?;
+        let text = texts::digest(contact.language, &customer.name, &day, &faults, &link);
         let recipient = Recipient { name: contact.name, email: contact.email, language: contact.language };
         let row = outbox::New {
             tenant_id: &customer.tenant_id,

@@ -16,7 +16,7 @@ use super::told::Told;
 use crate::config::Config;
 use crate::db::Conn;
 use crate::faults::rules::episode_of;
-use crate::faults::store as faults;
+use crate::faults::{lasted_ms, store as faults};
 
 /// One fault change as the intake took it.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +63,8 @@ pub(crate) async fn faults_arrive(
             level: arrived.change.level,
             summary: &arrived.change.summary,
             grounds: serde_json::to_string(&arrived.change.grounds)?,
+            // The first failed try counts, not the last one that settled it (C10).
+            began_at: arrived.occurred_at.plus_ms(-lasted_ms(&arrived.change.grounds)),
             occurred_at: arrived.occurred_at,
             source: "agent",
             silent_site: None,

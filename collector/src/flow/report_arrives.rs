@@ -297,9 +297,8 @@ impl Story {
         loaded.state = ApplianceState::Held;
         store::set_state(taking.tx, &self.key.0, &self.key.1, ApplianceState::Held, reason.as_str()).await?;
         self.note(taking, &ApplianceEvent::Held { reason: reason.as_str().to_owned() }).await?;
-        let summary = "Two machines speak with this appliance's identity, or it was set back to an earlier state";
         let now = self.frame.received_at;
-        collector_faults::raise(taking.tx, taking.config, now, &self.from, "agent", CODE_IDENTITY_CLONED, summary).await?;
+        collector_faults::raise(taking.tx, taking.config, now, &self.from, "agent", CODE_IDENTITY_CLONED, "").await?;
         self.taken.newly_held = true;
         taking.changed = true;
         Ok(())

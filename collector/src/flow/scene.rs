@@ -152,8 +152,7 @@ impl Scene {
         let older: Vec<Episode> = older.filter(|episode| over_at.is_none_or(|over_at| episode.raised_at <= over_at)).collect();
         self.find_ticket(tx, desk, told, over_at).await?;
         for episode in older {
-            let summary = "由同一故障的新一轮取代 / replaced by a newer run of the same fault";
-            self.clear(tx, desk, episode, summary, over_at.unwrap_or(begins_at)).await?;
+            self.clear(tx, desk, episode, "replaced", over_at.unwrap_or(begins_at)).await?;
         }
         Ok(())
     }
@@ -230,7 +229,7 @@ impl Scene {
     async fn close_recovered(&mut self, tx: &mut Conn, desk: Desk<'_>, cause: &str) -> anyhow::Result<()> {
         for Candidate { ticket, .. } in &mut self.candidates {
             if ticket.state == TicketState::Recovered && ticket.cause == cause {
-                let why = "a new fault came after the flap window: a new ticket opens".to_owned();
+                let why = "new_fault".to_owned();
                 happened(tx, desk, ticket, &TicketEvent::Closed { why }).await?;
             }
         }

@@ -64,10 +64,7 @@ pub(super) async fn once(world: &World) -> anyhow::Result<()> {
 }
 
 async fn ours(world: &World, now: UnixMs, silent_customers: usize, customers: usize) -> anyhow::Result<()> {
-    let summary = format!(
-        "{customers} 个客户中有 {silent_customers} 个同时失去联系, 请检查我方网络与采集端 / \
-         {silent_customers} of {customers} customers fell silent at once: check our own network and collector"
-    );
+    let summary = format!("{silent_customers} / {customers}");
     transact!(world.db, Turn::Intake, |tx| {
         raise(tx, &world.config, now, &vendor(), COMPONENT_LINK, CODE_MASS_SILENCE, &summary).await
     });
@@ -75,9 +72,8 @@ async fn ours(world: &World, now: UnixMs, silent_customers: usize, customers: us
 }
 
 async fn ours_is_over(world: &World, now: UnixMs) -> anyhow::Result<()> {
-    let summary = "多数客户已恢复联系 / most customers are heard again";
     transact!(world.db, Turn::Intake, |tx| {
-        clear(tx, &world.config, now, &vendor(), COMPONENT_LINK, CODE_MASS_SILENCE, summary).await
+        clear(tx, &world.config, now, &vendor(), COMPONENT_LINK, CODE_MASS_SILENCE, "most_heard_again").await
     });
     Ok(())
 }
@@ -125,7 +121,6 @@ async fn falls(
     for link in marked {
         let site = sites.get(&(link.tenant_id.clone(), link.site_id.clone()));
         let silent_site = site.map(|appliances| SilentSite { site_id: link.site_id.clone(), appliances: appliances.clone() });
-        let summary = format!("自 {0} 起无请求 / no request since {0}", link.last_seen_at);
         let episode = format!("silence:{}", link.last_seen_at);
         let known = faults::get(tx, tenant_id, &link.appliance_id, COMPONENT_LINK, CODE_SILENT, &episode).await?;
         let told = Told {
@@ -133,8 +128,9 @@ async fn falls(
             key: &key,
             episode,
             level: Level::Serious,
-            summary: &summary,
+            summary: "",
             grounds: "{}".to_owned(),
+            began_at: link.last_seen_at,
             occurred_at: link.last_seen_at,
             source: "silence",
             silent_site: silent_site.as_ref(),

@@ -13,7 +13,7 @@ use crate::db::{Conn, Turn, next_number, transact};
 use crate::faults::store as faults;
 use crate::tickets::acts::{Act, By, Circumstances, Refused, decide};
 use crate::tickets::severity::{self, Grounds};
-use crate::tickets::{Ticket, TicketState, store as tickets};
+use crate::tickets::{SOURCE_HUMAN, Ticket, TicketState, store as tickets};
 
 /// Does one act to a ticket. Doing again what is already so changes nothing and is no error.
 ///
@@ -149,7 +149,7 @@ fn by_phone(
         cause: format!("human:{ticket_id}"),
         ticket_id,
         number,
-        source: "human".to_owned(),
+        source: SOURCE_HUMAN.to_owned(),
         state: TicketState::Open,
         site_id: request.site_id.clone(),
         appliance_id: request.appliance_id.clone(),

@@ -112,10 +112,7 @@ async fn recovered_tickets_close(world: &World) -> anyhow::Result<()> {
             let runs =
                 clocks::of_ticket(tx, &tenant_id, &ticket_id).await?.iter().any(|clock| clock.state == ClockState::Running);
             if ticket.state == TicketState::Recovered && !runs {
-                let why = format!(
-                    "恢复后 {0} 小时内无异议 / recovered, without an objection for {0} h",
-                    config.close_recovered_after.as_secs_f64() / 3600.0
-                );
+                let why = "no_objection".to_owned();
                 let desk = Desk { config, now, actor: audit::SYSTEM };
                 happened(tx, desk, &mut ticket, &TicketEvent::Closed { why }).await?;
             }

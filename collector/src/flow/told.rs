@@ -28,6 +28,9 @@ pub(super) struct Told<'a> {
     pub(super) summary: &'a str,
     /// JSON of `FaultGrounds`.
     pub(super) grounds: String,
+    /// When the condition began.
+    pub(super) began_at: UnixMs,
+    /// When it was told: later by as long as it had lasted.
     pub(super) occurred_at: UnixMs,
     /// A ticket's source, if one opens.
     pub(super) source: &'static str,
@@ -49,7 +52,7 @@ impl Told<'_> {
             summary: self.summary.to_owned(),
             grounds: self.grounds.clone(),
             ticket_id: String::new(),
-            raised_at: self.occurred_at,
+            raised_at: self.began_at,
             received_at: now,
             cleared_at: over_at,
         }

@@ -1,9 +1,8 @@
 //! What a notice tells, read from the records in the transaction of the event. Untrusted text becomes one harmless line here.
 //!
-//! It reads names beside the ticket's row; it never decides anything.
+//! It reads names beside the ticket's row; it never decides anything and words nothing.
 
-use chrono_tz::Tz;
-use mainstay_shared::severity::Severity;
+use mainstay_shared::check::CheckResult;
 use mainstay_shared::time_source::UnixMs;
 use serde_json::Value;
 
@@ -22,21 +21,17 @@ const MAX_TEXT_CHARS: usize = 200;
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub(crate) service_name: String,
-    pub(crate) number: String,
-    pub(crate) severity: Severity,
-    pub(crate) presumed: bool,
-    pub(crate) reason: String,
+    pub(crate) ticket: Ticket,
     pub(crate) customer: String,
+    /// The site's name and city; empty for none.
     pub(crate) site: String,
     /// Empty for a ticket about no single appliance.
     pub(crate) appliance: String,
-    pub(crate) component: String,
-    pub(crate) what: String,
-    /// Check results: name, state, text.
-    pub(crate) checks: Vec<String>,
-    pub(crate) fault_at: String,
-    pub(crate) opened_at: String,
-    pub(crate) due_at: String,
+    /// The site's time zone, as IANA names it.
+    pub(crate) zone: String,
+    /// The check tries behind the decision.
+    pub(crate) checks: Vec<CheckResult>,
+    pub(crate) due_at: UnixMs,
     pub(crate) link: String,
     /// The named engineer, for `taken` and `responded`.
     pub(crate) who: String,
@@ -44,79 +39,67 @@ pub(crate) struct Facts {
     pub(crate) note: String,
 }
 
+impl Facts {
+    /// Where the fault is when its component does not say: the appliance, or the site.
+    pub(crate) fn place(&self) -> &str {
+        if self.appliance.is_empty() { &self.site } else { &self.appliance }
+    }
+}
+
 /// Reads what a notice about `event` tells.
 pub(crate) async fn load(conn: &mut Conn, config: &Config, ticket: &Ticket, event: &TicketEvent) -> anyhow::Result<Facts> {
     let customer = store::customer(conn, &ticket.tenant_id).await?;
     let site = store::site(conn, &ticket.tenant_id, &ticket.site_id).await?;
-    let appliance: Option<String> = sqlx::query_scalar("SELECT name FROM appliances WHERE tenant_id = $1 AND appliance_id = $2")
-        .bind(&ticket.tenant_id)
-        .bind(&ticket.appliance_id)
-        .fetch_optional(&mut *conn)
-        .await?;
+    let appliance = appliance_name(conn, ticket).await?;
     let due_at: Option<i64> =
         sqlx::query_scalar("SELECT due_at FROM clocks WHERE tenant_id = $1 AND ticket_id = $2 ORDER BY clock_no DESC LIMIT 1")
             .bind(&ticket.tenant_id)
             .bind(&ticket.ticket_id)
             .fetch_optional(conn)
             .await?;
-    let zone = site.as_ref().and_then(|site| site.time_zone.parse().ok()).unwrap_or(Tz::Asia__Shanghai);
     let (who, note) = person_and_note(event);
     Ok(Facts {
         service_name: config.service_name.clone(),
-        number: ticket.ticket_id.clone(),
-        severity: ticket.severity,
-        presumed: ticket.presumed,
-        reason: ticket.reason.clone(),
         customer: one_line(&customer.map_or_else(|| ticket.tenant_id.clone(), |customer| customer.name)),
+        zone: site.as_ref().map_or_else(|| "Asia/Shanghai".to_owned(), |site| site.time_zone.clone()),
         site: site.map_or_else(String::new, |site| one_line(&format!("{} ({})", site.name, site.city))),
-        appliance: one_line(&appliance.unwrap_or_else(|| ticket.appliance_id.clone())),
-        component: one_line(&format!("{} / {}", ticket.component, ticket.code)),
-        what: one_line(&ticket.summary),
+        appliance,
         checks: checks_of(&ticket.grounds),
-        fault_at: at_site(ticket.fault_at, zone),
-        opened_at: at_site(ticket.opened_at, zone),
-        due_at: at_site(due_at.map_or_else(|| ticket.opened_at.plus_ms(RESPONSE_MS), UnixMs), zone),
+        due_at: due_at.map_or_else(|| ticket.opened_at.plus_ms(RESPONSE_MS), UnixMs),
         link: format!("{}/tickets/{}", config.web_public_url, ticket.ticket_id),
-        who: one_line(&who),
-        note: one_line(&note),
+        who: one_line(who),
+        note: one_line(note),
+        ticket: ticket.clone(),
     })
 }
 
-fn person_and_note(event: &TicketEvent) -> (String, String) {
+/// The name of a ticket's appliance, its id if nobody named it, empty for a ticket about no single appliance.
+pub(crate) async fn appliance_name(conn: &mut Conn, ticket: &Ticket) -> Result<String, sqlx::Error> {
+    let name: Option<String> = sqlx::query_scalar("SELECT name FROM appliances WHERE tenant_id = $1 AND appliance_id = $2")
+        .bind(&ticket.tenant_id)
+        .bind(&ticket.appliance_id)
+        .fetch_optional(conn)
+        .await?;
+    Ok(one_line(&name.unwrap_or_else(|| ticket.appliance_id.clone())))
+}
+
+fn person_and_note(event: &TicketEvent) -> (&str, &str) {
     match event {
-        TicketEvent::Taken { name, .. } => (name.clone(), String::new()),
-        TicketEvent::Responded { name, note, .. } => (name.clone(), note.clone()),
-        TicketEvent::Closed { why } => (String::new(), why.clone()),
-        TicketEvent::Reopened { summary, .. } => (String::new(), summary.clone()),
-        _ => (String::new(), String::new()),
+        TicketEvent::Taken { name, .. } => (name, ""),
+        TicketEvent::Responded { name, note, .. } => (name, note),
+        TicketEvent::Closed { why } => ("", why),
+        TicketEvent::Reopened { summary, .. } => ("", summary),
+        _ => ("", ""),
     }
 }
 
-/// The checks behind the decision, a line each: whatever stands under `seen.checks` of the stored grounds.
-pub(crate) fn checks_of(grounds: &str) -> Vec<String> {
+/// The tries behind the decision: whatever stands under `seen.checks` of the stored grounds, ten at most.
+pub(crate) fn checks_of(grounds: &str) -> Vec<CheckResult> {
     let grounds: Value = serde_json::from_str(grounds).unwrap_or_default();
-    let checks = grounds.pointer("/seen/checks").and_then(Value::as_array);
-    let word = |check: &Value, key: &str| check.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let checks = grounds.pointer("/seen/checks").cloned().unwrap_or_default();
+    let mut checks: Vec<CheckResult> = serde_json::from_value(checks).unwrap_or_default();
+    checks.truncate(10);
     checks
-        .into_iter()
-        .flatten()
-        .take(10)
-        .map(|check| {
-            one_line(&format!(
-                "{} ({}): {}, {}: {}",
-                word(check, "check"),
-                word(check, "kind"),
-                word(check, "state"),
-                word(check, "reason"),
-                word(check, "text")
-            ))
-        })
-        .collect()
-}
-
-/// A moment as people at the site read it.
-pub(super) fn at_site(at: UnixMs, zone: Tz) -> String {
-    at.to_utc().with_timezone(&zone).format("%Y-%m-%d %H:%M:%S (UTC%:z)").to_string()
 }
 
 /// Untrusted text as one line without control or direction-changing characters, cut to a bearable length (R11).
@@ -152,8 +135,8 @@ mod tests {
 
     #[test]
     fn the_checks_are_read_from_the_grounds_and_odd_grounds_tell_nothing() {
-        let grounds = r#"{"about":"service","seen":{"checks":[{"check":"http","kind":"http","state":"down","reason":"refused","text":"connection\nrefused"}]}}"#;
-        assert_eq!(checks_of(grounds), ["http (http): down, refused: connection refused"]);
+        let found = checks_of(&crate::notices::testing::ticket(1, mainstay_shared::severity::BusinessImpact::Slight).grounds);
+        assert_eq!(found.iter().map(|check| check.attempt).collect::<Vec<_>>(), [1, 2, 3]);
         assert!(checks_of("").is_empty() && checks_of("{\"seen\":{\"checks\":7}}").is_empty());
     }
 }

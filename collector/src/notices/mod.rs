@@ -11,7 +11,7 @@ use crate::customers::{Language, VENDOR_TENANT, store};
 use crate::db::Conn;
 use crate::tickets::{Ticket, TicketEvent};
 
-mod facts;
+pub(crate) mod facts;
 pub(crate) mod mail;
 pub(crate) mod outbox;
 pub(crate) mod rules;
@@ -43,7 +43,7 @@ pub(crate) async fn tell(
     };
     let facts = facts::load(tx, config, ticket, event).await?;
     for told in rules::whom(kind, ticket.severity, &ticket.site_id, &people) {
-        let text = texts::of_ticket(kind, &facts, &told)?;
+        let text = texts::of_ticket(kind, &facts, &told);
         let row = outbox::New {
             tenant_id: &ticket.tenant_id,
             subject_id: &ticket.ticket_id,

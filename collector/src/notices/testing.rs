@@ -161,6 +161,16 @@ pub(crate) fn contact(name: &str, site_id: Option<&str>) -> Contact {
     }
 }
 
+/// A service that refused three times, ten seconds apart.
+fn grounds() -> serde_json::Value {
+    let check = |attempt: i64| {
+        serde_json::json!({ "check": "http", "kind": "http", "state": "down", "reason": "refused",
+            "text": "127.0.0.1:8080 refused\nthe connection", "took_ms": 3, "attempt": attempt,
+            "at": 1_799_999_970_000_i64 + (attempt - 1) * 10_000 })
+    };
+    serde_json::json!({ "about": "service", "seen": { "checks": [check(1), check(2), check(3)] } })
+}
+
 /// A ticket of customer `bank`.
 pub(crate) fn ticket(number: i64, impact: BusinessImpact) -> Ticket {
     Ticket {
@@ -174,18 +184,18 @@ pub(crate) fn ticket(number: i64, impact: BusinessImpact) -> Ticket {
         appliance_id: "0123456789abcdef0123456789abcdef".into(),
         component: "service:web".into(),
         code: "service_down".into(),
-        summary: "网银前置 http: connection refused".into(),
+        summary: "service web is down: http (refused) 127.0.0.1:8080 refused the connection".into(),
         impact,
         severity: impact.severity(),
         presumed: false,
         reason: "service_down".into(),
-        grounds: r#"{"about":"service","seen":{"checks":[{"check":"http","kind":"http","state":"down","reason":"refused","text":"connection refused"}]}}"#.into(),
+        grounds: grounds().to_string(),
         attribution: Attribution::Unknown,
         assigned_to: None,
         taken_by: None,
         responded_by: None,
         opened_at: UnixMs(1_800_000_000_000),
-        fault_at: UnixMs(1_799_999_990_000),
+        fault_at: UnixMs(1_799_999_970_000),
         responded_at: None,
         recovered_at: None,
         closed_at: None,

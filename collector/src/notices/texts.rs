@@ -1,14 +1,14 @@
-//! The wording: one bilingual template per kind (`templates/mail`), the reader's language first, the other below.
+//! The wording of mails: the reader's language first and whole, the other below in short. Texts come from `words` (`locales/mails.yml`).
 //!
-//! A template's first line is the subject. Words are those of COMMITMENTS.md. Plain text only: nothing here makes markup.
-
-use askama::Template;
-use mainstay_shared::severity::Severity;
+//! Every mail about a ticket is built alike: what happened, the fault by its code, the facts, the tries, the link, why it came.
+//! Plain text only: nothing here makes markup, and untrusted text goes through [`one_line`].
 
 use super::facts::Facts;
 pub(crate) use super::facts::one_line;
 use super::rules::{Kind, Told, Why};
-use crate::customers::{Language, Role};
+use crate::customers::Language;
+use crate::tickets::Ticket;
+use crate::words::{Words, when};
 
 /// A finished mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,158 +17,156 @@ pub(crate) struct Text {
     pub(crate) body: String,
 }
 
-/// One language's half of a mail about a ticket.
-#[derive(Debug)]
-struct Half<'a> {
-    zh: bool,
-    f: &'a Facts,
-    severity: &'static str,
-    reason: &'static str,
-    why: String,
-}
-
-macro_rules! ticket_mails {
-    ($($kind:ident { $(#[$template:meta])* $name:ident }),+ $(,)?) => {
-        $( #[derive(Template)] $(#[$template])* struct $name<'a> { h: &'a Half<'a> } )+
-
-        fn render(kind: Kind, h: &Half<'_>) -> Result<String, askama::Error> {
-            match kind { $( Kind::$kind => $name { h }.render() ),+ }
-        }
-    };
-}
-
-ticket_mails! {
-    Opened { #[template(path = "mail/opened.txt", escape = "none")] OpenedMail },
-    Upgraded { #[template(path = "mail/upgraded.txt", escape = "none")] UpgradedMail },
-    Warned { #[template(path = "mail/warned.txt", escape = "none")] WarnedMail },
-    Missed { #[template(path = "mail/missed.txt", escape = "none")] MissedMail },
-    Taken { #[template(path = "mail/taken.txt", escape = "none")] TakenMail },
-    Responded { #[template(path = "mail/responded.txt", escape = "none")] RespondedMail },
-    Recovered { #[template(path = "mail/recovered.txt", escape = "none")] RecoveredMail },
-    Reopened { #[template(path = "mail/reopened.txt", escape = "none")] ReopenedMail },
-    Closed { #[template(path = "mail/closed.txt", escape = "none")] ClosedMail },
+/// Which half of a mail is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Half {
+    /// In the reader's language: everything.
+    Whole,
+    /// In the other one: enough to hand it on.
+    Short,
 }
 
 /// The mail that tells `told` of a kind of event.
-pub(crate) fn of_ticket(kind: Kind, facts: &Facts, told: &Told) -> Result<Text, askama::Error> {
-    bilingual(told.recipient.language, |language| {
-        let zh = language == Language::Zh;
-        let half = Half {
-            zh,
-            f: facts,
-            severity: severity_word(facts.severity, language),
-            reason: reason_words(&facts.reason, language),
-            why: why_words(told.why, language),
-        };
-        render(kind, &half)
+pub(crate) fn of_ticket(kind: Kind, facts: &Facts, told: &Told) -> Text {
+    bilingual(told.recipient.language, |w, half| {
+        let key = |part: &str| format!("mail.{}.{part}", kind.as_str());
+        let severity = w.of("severity", facts.ticket.severity.as_str());
+        let headline = headline(w, &facts.ticket, facts.place());
+        let title = w.with(&key("title"), &[("severity", &severity), ("ticket", &headline)]);
+        let lead = w.with(&key("lead"), &[("severity", &severity), ("who", &facts.who)]);
+        let mut lines = vec![lead];
+        lines.extend(note(w, kind, facts));
+        lines.extend([String::new(), headline]);
+        lines.extend(fact_lines(w, facts, half));
+        if half == Half::Whole {
+            lines.extend(check_lines(w, facts));
+            lines.extend([String::new(), facts.link.clone(), String::new()]);
+            lines.extend([w.pair(&w.t("mail.why"), &why_words(w, told.why)), facts.service_name.clone()]);
+        }
+        (title, lines.join("\n"))
     })
+}
+
+/// `T-000042 Business service does not answer: payments`, as one line.
+fn headline(w: Words, ticket: &Ticket, place: &str) -> String {
+    one_line(&format!("{} {}", ticket.ticket_id, ticket.headline(w, place)))
+}
+
+fn note(w: Words, kind: Kind, facts: &Facts) -> Option<String> {
+    let (name, value) = match kind {
+        Kind::Closed | Kind::Reopened => ("act.why", w.of("closed_why", &facts.note)),
+        _ => ("act.note", facts.note.as_str().into()),
+    };
+    (!facts.note.is_empty()).then(|| w.pair(&w.t(name), &value))
+}
+
+fn fact_lines(w: Words, facts: &Facts, half: Half) -> Vec<String> {
+    let ticket = &facts.ticket;
+    let severity = w.of("severity", ticket.severity.as_str());
+    let presumed = || w.with("mail.presumed", &[("severity", &severity)]);
+    let line = |key: &str, value: &str| w.pair(&w.t(key), value);
+    let mut lines = vec![
+        line("mail.severity", &if ticket.presumed { presumed() } else { severity.to_string() }),
+        line("ticket.grounds", &w.of("reason", &ticket.reason)),
+        line("mail.due", &when::moment(facts.due_at, &facts.zone)),
+    ];
+    if half == Half::Short {
+        return lines;
+    }
+    let place: Vec<&str> = [&facts.customer, &facts.site, &facts.appliance]
+        .into_iter()
+        .map(String::as_str)
+        .filter(|name| !name.is_empty())
+        .collect();
+    lines.push(line("ticket.customer", &place.join(" / ")));
+    if !ticket.component.is_empty() {
+        lines.push(line("ticket.component", &one_line(&w.component(&ticket.component))));
+    }
+    lines.push(line("ticket.fault_since", &when::moment(ticket.fault_at, &facts.zone)));
+    lines.push(line("ticket.received", &when::moment(ticket.opened_at, &facts.zone)));
+    if !ticket.summary.is_empty() {
+        lines.push(w.pair(&w.of("said_by", &ticket.source), &one_line(&ticket.summary)));
+    }
+    lines
+}
+
+/// The tries, those that saw the same in one entry: which tries, when, and what was seen.
+fn check_lines(w: Words, facts: &Facts) -> Vec<String> {
+    let mut lines = Vec::new();
+    let same = |one: &&mainstay_shared::check::CheckResult, other: &&mainstay_shared::check::CheckResult| {
+        (&one.check, one.state, &one.reason, &one.text) == (&other.check, other.state, &other.reason, &other.text)
+    };
+    for tries in facts.checks.iter().collect::<Vec<_>>().chunk_by(same) {
+        let [first, ..] = tries else { continue };
+        let numbers: Vec<String> = tries.iter().map(|found| found.attempt.to_string()).collect();
+        let times: Vec<String> = tries.iter().map(|found| when::second(found.at, &facts.zone)).collect();
+        let text = w.with(
+            "mail.check",
+            &[
+                ("state", &w.of("service_state", first.state.as_str())),
+                ("reason", &w.of("check_reason", &first.reason)),
+                ("tries", &numbers.join(&w.t("mail.comma"))),
+                ("times", &times.join(&w.t("mail.comma"))),
+                ("kind", &first.kind),
+                ("check", &first.check),
+            ],
+        );
+        lines.push(format!("  - {}", one_line(&text)));
+        lines.extend((!first.text.is_empty()).then(|| format!("    {}", one_line(&first.text))));
+    }
+    if !lines.is_empty() {
+        lines.insert(0, w.pair(&w.t("ticket.tries"), "").trim_end().to_owned());
+    }
+    lines
+}
+
+fn why_words(w: Words, why: Why) -> String {
+    match why {
+        Why::Serves(role) => w.with("mail.serves", &[("role", &w.of("role", role.as_str()))]),
+        Why::NobodyElse(role) => w.with("mail.nobody_else", &[("role", &w.of("role", role.as_str()))]),
+        Why::LastResort => w.t("mail.last_resort").into_owned(),
+        Why::Contact => w.t("mail.contact").into_owned(),
+    }
+}
+
+/// A ticket of a digest, and where its fault was.
+#[derive(Debug, Clone)]
+pub(crate) struct Over {
+    pub(crate) ticket: Ticket,
+    pub(crate) place: String,
 }
 
 /// A customer's day: what failed and recovered before anyone could be told.
-#[derive(Debug, Template)]
-#[template(path = "mail/digest.txt", escape = "none")]
-pub(crate) struct Digest<'a> {
-    pub(crate) zh: bool,
-    pub(crate) customer: &'a str,
-    pub(crate) day: &'a str,
-    pub(crate) lines: &'a [String],
-    pub(crate) link: &'a str,
-}
-
-/// The operators' day: the heads of the chains of events, out of a database owner's reach.
-#[derive(Debug, Template)]
-#[template(path = "mail/heads.txt", escape = "none")]
-pub(crate) struct Heads<'a> {
-    pub(crate) zh: bool,
-    pub(crate) service_name: &'a str,
-    pub(crate) day: &'a str,
-    pub(crate) lines: &'a [String],
-}
-
-/// Both halves, the reader's language first; the first line of his half is the subject.
-pub(crate) fn bilingual(
-    first: Language,
-    half: impl Fn(Language) -> Result<String, askama::Error>,
-) -> Result<Text, askama::Error> {
-    let second = if first == Language::Zh { Language::En } else { Language::Zh };
-    let (own, other) = (half(first)?, half(second)?);
-    let (title, own_body) = own.split_once('\n').unwrap_or((&own, ""));
-    let other_body = other.split_once('\n').map_or("", |(_, body)| body);
-    Ok(Text {
-        title: title.trim().to_owned(),
-        body: format!("{}\n\n----------------------------------------\n\n{}\n", own_body.trim(), other_body.trim()),
+pub(crate) fn digest(language: Language, customer: &str, day: &str, faults: &[Over], link: &str) -> Text {
+    bilingual(language, |w, half| {
+        let title = w.with("mail.digest.title", &[("day", &day), ("customer", &one_line(customer))]);
+        let mut lines = vec![w.t("mail.digest.lead").into_owned(), String::new()];
+        lines.extend(faults.iter().map(|over| format!("  - {}", headline(w, &over.ticket, &over.place))));
+        if half == Half::Whole {
+            lines.extend([String::new(), link.to_owned()]);
+        }
+        (title, lines.join("\n"))
     })
 }
 
-/// 故障级别 (C1).
-pub(crate) fn severity_word(severity: Severity, language: Language) -> &'static str {
-    match (severity, language) {
-        (Severity::Critical, Language::Zh) => "严重故障",
-        (Severity::Critical, Language::En) => "critical fault",
-        (Severity::General, Language::Zh) => "一般故障",
-        (Severity::General, Language::En) => "general fault",
-    }
+/// The operators' day: the heads of the chains of events, out of a database owner's reach.
+pub(crate) fn heads(language: Language, service_name: &str, day: &str, chains: &[String]) -> Text {
+    bilingual(language, |w, half| {
+        let title = w.with("mail.heads.title", &[("day", &day), ("service", &service_name)]);
+        let mut lines = vec![w.t("mail.heads.lead").into_owned()];
+        if half == Half::Whole {
+            lines.push(String::new());
+            lines.extend(chains.iter().map(|chain| format!("  {chain}")));
+        }
+        (title, lines.join("\n"))
+    })
 }
 
-/// Why an impact was decided: the words of a `severity::Reason`.
-pub(crate) fn reason_words(reason: &str, language: Language) -> &'static str {
-    let (zh, en) = match reason {
-        "service_down" => ("业务服务无应答", "the business service does not answer"),
-        "group_below_need" => ("正常的成员少于业务所需", "fewer members are healthy than the business needs"),
-        "group_unsure" => ("已知正常的成员少于业务所需", "fewer members are known to be healthy than the business needs"),
-        "redundancy_lost" => ("一个成员中断，其余成员仍在承担业务", "a member is down; the others carry the business"),
-        "service_degraded" => ("业务服务有应答，但不如应有", "the business service answers, worse than it should"),
-        "check_unknown" => ("检查未能得出结论", "the check could not find out"),
-        "check_unknown_presumed" => (
-            "检查未能得出结论，而另有成员中断或此前已中断",
-            "the check could not find out, and another member is down or it was down before",
-        ),
-        "dependent_down" => ("依赖该部件的业务服务随之中断", "a business service that depends on it is down with it"),
-        "services_up" => ("设备有故障，业务服务正常", "the machine has a fault; the business services are up"),
-        "services_unknown" => {
-            ("设备有故障，业务服务状态未知", "the machine has a fault; whether the business services are up is not known")
-        }
-        "no_service_declared" => (
-            "设备未声明业务服务：请向客户询问业务是否中断",
-            "no business service is declared: ask the customer whether business is interrupted",
-        ),
-        "silent_uncovered" => {
-            ("设备失联，其业务服务无其他成员承担", "the appliance is silent and nothing else is known to carry its services")
-        }
-        "silent_covered" => ("设备失联，其业务服务由其他成员承担", "the appliance is silent; others carry its services"),
-        "human_answer" => ("由人员判定", "a person said so"),
-        "internal" => ("供应商内部事项", "the vendor's own affair"),
-        _ => ("见工单", "see the ticket"),
-    };
-    if language == Language::Zh { zh } else { en }
-}
-
-/// A role of C8 in a language.
-pub(crate) fn role_word(role: Role, language: Language) -> &'static str {
-    let (zh, en) = match role {
-        Role::Operator => ("运维管理员", "operator"),
-        Role::SeniorManagement => ("高层领导", "senior management"),
-        Role::ServiceManager => ("售后服务经理", "after-sales service manager"),
-        Role::SupportManager => ("客户支持经理", "customer support manager"),
-        Role::AccountManager => ("客户经理", "account manager"),
-        Role::SystemEngineer => ("系统工程师", "system engineer"),
-    };
-    if language == Language::Zh { zh } else { en }
-}
-
-fn why_words(why: Why, language: Language) -> String {
-    match (why, language) {
-        (Why::Serves(role), Language::Zh) => format!("您是该客户的{}", role_word(role, language)),
-        (Why::Serves(role), Language::En) => format!("you are this customer's {}", role_word(role, language)),
-        (Why::NobodyElse(role), Language::Zh) => format!("您是{0}，而该客户尚未指定{0}", role_word(role, language)),
-        (Why::NobodyElse(role), Language::En) => {
-            format!("you are {0}, and this customer has no {0} of its own", role_word(role, language))
-        }
-        (Why::LastResort, Language::Zh) => "没有任何人员可供通知，请尽快指定".to_owned(),
-        (Why::LastResort, Language::En) => "there is nobody else to tell; please assign staff".to_owned(),
-        (Why::Contact, Language::Zh) => "您是登记的联系人".to_owned(),
-        (Why::Contact, Language::En) => "you are a registered contact".to_owned(),
-    }
+/// Both halves, the reader's language first; the subject is in it.
+fn bilingual(first: Language, half: impl Fn(Words, Half) -> (String, String)) -> Text {
+    let second = if first == Language::Zh { Language::En } else { Language::Zh };
+    let ((title, own), (_, other)) = (half(Words(first), Half::Whole), half(Words(second), Half::Short));
+    Text { title, body: format!("{own}\n\n----------------------------------------\n\n{other}\n") }
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use mainstay_shared::severity::{Attribution, BusinessImpact, Severity};
 use mainstay_shared::time_source::UnixMs;
 use serde::{Deserialize, Serialize};
 
+use crate::words::Words;
+
 pub(crate) mod severity;
 pub(crate) mod grounds;
 pub(crate) mod rules;
@@ -13,6 +15,12 @@ pub(crate) mod acts;
 pub(crate) mod store;
 #[cfg(test)]
 pub(crate) mod testing;
+
+/// The source of a ticket that a person opened for a customer.
+pub(crate) const SOURCE_HUMAN: &str = "human";
+
+/// How much of a reporter's words stands in a headline.
+const HEADLINE_CHARS: usize = 60;
 
 /// Where a ticket stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -62,7 +70,7 @@ pub(crate) struct Ticket {
     pub(crate) appliance_id: String,
     pub(crate) component: String,
     pub(crate) code: String,
-    /// Untrusted text from the agent, or the requester's words.
+    /// Untrusted text from the agent, or the requester's words; empty for what the collector found, whose code says it.
     pub(crate) summary: String,
     pub(crate) impact: BusinessImpact,
     pub(crate) severity: Severity,
@@ -77,12 +85,26 @@ pub(crate) struct Ticket {
     pub(crate) taken_by: Option<String>,
     pub(crate) responded_by: Option<String>,
     pub(crate) opened_at: UnixMs,
-    /// The fault's own time: receipt minus its age.
+    /// When the condition began: receipt minus the record's age, minus how long it had lasted.
     pub(crate) fault_at: UnixMs,
     pub(crate) responded_at: Option<UnixMs>,
     pub(crate) recovered_at: Option<UnixMs>,
     pub(crate) closed_at: Option<UnixMs>,
     pub(crate) changed_at: UnixMs,
+}
+
+impl Ticket {
+    /// What it is about, in one line of the reader's language: the fault by its code, or the first words of who reported it. `place`
+    /// (the appliance, or the site) stands where the component has no name of its own. Holds untrusted text.
+    pub(crate) fn headline(&self, w: Words, place: &str) -> String {
+        if self.source != SOURCE_HUMAN {
+            return w.fault(&self.component, &self.code, place);
+        }
+        let line = self.summary.lines().next().unwrap_or_default();
+        let cut = if line.chars().count() > HEADLINE_CHARS { "…" } else { "" };
+        let words: String = line.chars().take(HEADLINE_CHARS).collect();
+        w.pair(&w.of("fault", &self.code), &format!("{words}{cut}"))
+    }
 }
 
 /// How a named engineer responded (C2, C3: an automatic mail, an acknowledgement or an assignment is none).

@@ -121,7 +121,7 @@ fn same_cause(arriving: &Arriving<'_>, candidate: &Candidate, landscape: &Landsc
     }
     candidate.episodes.iter().find_map(|episode| {
         let key = FaultKey::new(&episode.component, &episode.code);
-        let near = episode.raised_at.since_ms(arriving.occurred_at).abs() <= DEPENDENCY_WINDOW_MS;
+        let near = episode.told_at().since_ms(arriving.occurred_at).abs() <= DEPENDENCY_WINDOW_MS;
         if !own.is_disjoint(&causes(&episode.appliance_id, &key, landscape)) {
             Some(SameCause::SameGroup)
         } else if episode.appliance_id == arriving.appliance_id

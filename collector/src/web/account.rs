@@ -10,12 +10,12 @@ use serde::Deserialize;
 
 use super::shell::{PageError, PageResult, Said, Shell, back_to, page, said};
 use super::ticket::After;
-use super::when;
 use crate::api::access::{Principal, Viewer};
 use crate::api::sessions::sign_in::{self, TokenOutcome, WantedToken};
 use crate::api::sessions::{rules, store, tokens};
 use crate::customers::{Customer, Role, listing};
 use crate::flow::World;
+use crate::words::when;
 
 struct SessionRow {
     here: bool,
@@ -105,7 +105,7 @@ pub(crate) async fn show(
     Extension(principal): Extension<Principal>,
     Query(after): Query<After>,
 ) -> PageResult {
-    let said = said(super::words::Words(viewer.language), after.said.as_deref());
+    let said = said(crate::words::Words(viewer.language), after.said.as_deref());
     form(&world, &viewer, &principal, said, None).await
 }
 

@@ -13,14 +13,14 @@ use super::drawing;
 use super::health::{self, Health};
 use super::overview::Names;
 use super::shell::{PageError, PageResult, Said, Shell, back_to, page, said};
-use super::when;
-use super::words::Words;
 use crate::api::access::{Principal, Viewer};
 use crate::appliances::listing::{self, ApplianceNow, CertificateLine};
 use crate::faults;
 use crate::flow::World;
 use crate::flow::appliance_acts::{Acted, ApplianceAct, act};
 use crate::tickets::{self, Ticket};
+use crate::words::Words;
+use crate::words::when;
 
 /// What the address may ask.
 #[derive(Debug, Default, Deserialize)]
@@ -57,7 +57,8 @@ struct AppliancePage {
     spans: [&'static str; 3],
     certificates: Vec<Certificate>,
     renewal: String,
-    tickets: Vec<Ticket>,
+    /// With their headlines.
+    tickets: Vec<(Ticket, String)>,
     administers: bool,
 }
 
@@ -103,12 +104,24 @@ pub(crate) async fn show(
         expected_back: a.expected_back_at.map(|at| when::moment(at, &zone)).unwrap_or_default(),
         services: dots(&a),
         values: values(w, &a),
-        health: health::health(w, &samples, &declared, &episodes, (from, now), &zone),
+        health: health::health(
+            w,
+            &samples,
+            &declared,
+            &episodes,
+            &health::Window { from, to: now, enrolled_at: a.enrolled_at, zone: &zone },
+        ),
         span,
         spans: SPANS,
         certificates: certificates.iter().map(|c| certificate(c, now, &zone)).collect(),
         renewal: renewal.map(|at| when::moment(at, &zone)).unwrap_or_default(),
-        tickets,
+        tickets: tickets
+            .into_iter()
+            .map(|ticket| {
+                let headline = ticket.headline(w, &a.name);
+                (ticket, headline)
+            })
+            .collect(),
         administers: principal.role.administers(),
         site,
         shell: shell.titled(title),

@@ -9,12 +9,12 @@ use serde::Deserialize;
 
 use super::overview::Names;
 use super::shell::{PageResult, Shell, page};
-use super::when;
-use super::words::Words;
 use crate::api::access::{Principal, Viewer};
 use crate::appliances::listing::{self, ApplianceNow};
 use crate::customers::Customer;
 use crate::flow::World;
+use crate::words::Words;
+use crate::words::when;
 
 /// Lines shown at once.
 const MANY: i64 = 1000;

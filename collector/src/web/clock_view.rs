@@ -3,9 +3,9 @@
 
 use mainstay_shared::time_source::UnixMs;
 
-use super::when;
-use super::words::Words;
 use crate::clocks::{Clock, ClockState};
+use crate::words::Words;
+use crate::words::when;
 
 /// The width of a list's bar, in its own units.
 const BAR: f64 = 120.0;

@@ -4,9 +4,9 @@
 use mainstay_shared::check::{CheckResult, ServiceState};
 use mainstay_shared::fault::FaultGrounds;
 
-use super::when;
-use super::words::Words;
 use crate::tickets::severity::{Grounds, GroupNow, MemberNow};
+use crate::words::Words;
+use crate::words::when;
 
 /// What the ticket's page shows of the grounds.
 #[derive(Debug, Clone, Default)]
@@ -97,7 +97,9 @@ fn of(w: Words, grounds: &Grounds, zone: &str) -> GroundsView {
             about: w.with("grounds.human", &[("impact", &w.of("impact", answer.as_str()))]),
             ..GroundsView::default()
         },
-        Grounds::Internal { text } => GroundsView { about: text.clone(), ..GroundsView::default() },
+        Grounds::Internal { text } => {
+            GroundsView { about: w.with("grounds.mass_silence", &[("text", text)]), ..GroundsView::default() }
+        }
     }
 }
 

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use mainstay_shared::time_source::UnixMs;
 
 use super::drawing::{self, Chart, Mark, Point};
-use super::when;
-use super::words::Words;
 use crate::appliances::listing::{DeclaredLine, Sample};
 use crate::faults::Episode;
+use crate::words::Words;
+use crate::words::when;
 
 /// Everything drawn.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +19,8 @@ pub(crate) struct Health {
     /// All faults of the machine itself.
     pub(crate) faults: Vec<Mark>,
     pub(crate) ticks: Vec<Tick>,
+    /// Where the green ground of the strips begins.
+    pub(crate) known_from: String,
 }
 
 /// One business service over the span.
@@ -40,15 +42,26 @@ pub(crate) struct Tick {
 /// Charts shown at most; a box with a hundred mounts shows its first.
 const MAX_CHARTS: usize = 12;
 
-/// What is drawn of `samples` and `episodes` between `from` and `to`.
+/// What is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window<'a> {
+    pub(crate) from: UnixMs,
+    pub(crate) to: UnixMs,
+    /// Before it nothing is known, and nothing is green.
+    pub(crate) enrolled_at: UnixMs,
+    /// The site's time zone, as IANA names it.
+    pub(crate) zone: &'a str,
+}
+
+/// What is drawn of `samples` and `episodes`.
 pub(crate) fn health(
     w: Words,
     samples: &[Sample],
     declared: &[DeclaredLine],
     episodes: &[Episode],
-    (from, to): (UnixMs, UnixMs),
-    zone: &str,
+    window: &Window<'_>,
 ) -> Health {
+    let Window { from, to, enrolled_at, zone } = *window;
     let mut series: BTreeMap<(u8, &str), Vec<Point>> = BTreeMap::new();
     for sample in samples {
         for (name, folded) in &sample.metrics {
@@ -64,9 +77,10 @@ pub(crate) fn health(
     let mark = |episode: &Episode| {
         let kind = if episode.component.starts_with("service:") { "down" } else { "fault" };
         let span = when::moment(episode.raised_at, zone);
-        let title = format!("{}: {} ({span})", w.of("fault", &episode.code), episode.summary);
+        let title = format!("{} ({span})", w.fault(&episode.component, &episode.code, ""));
         drawing::mark(episode.raised_at, episode.cleared_at.unwrap_or(to), (from, to), kind, title)
     };
+    let known_from = x_of_known(enrolled_at, (from, to));
     let strip = |service: &DeclaredLine| Strip {
         name: service.service.clone(),
         title: service.title.clone(),
@@ -78,7 +92,12 @@ pub(crate) fn health(
         services: declared.iter().map(strip).collect(),
         faults: episodes.iter().filter(|e| !e.component.starts_with("service:")).map(mark).collect(),
         ticks: ticks(from, to, zone),
+        known_from,
     }
+}
+
+fn x_of_known(enrolled_at: UnixMs, (from, to): (UnixMs, UnixMs)) -> String {
+    drawing::mark(enrolled_at.max(from), to, (from, to), "ok", String::new()).x
 }
 
 /// Whether a metric is drawn, and in which order.

@@ -3,11 +3,9 @@
 //!
 //! A new page is one file here, one template, its texts in `locales/console.yml` and one line in `router/routes.rs`.
 
-pub(crate) mod words;
 pub(crate) mod cookies;
 pub(crate) mod assets;
 pub(crate) mod shell;
-pub(crate) mod when;
 pub(crate) mod sign_in;
 pub(crate) mod events;
 pub(crate) mod drawing;

@@ -12,7 +12,6 @@ use serde::Deserialize;
 
 use super::clock_view::{self, ClockView};
 use super::shell::{PageResult, Said, Shell, page, said};
-use super::when;
 use crate::api::access::{Principal, Viewer};
 use crate::appliances;
 use crate::clocks::{self, Clock};
@@ -21,6 +20,7 @@ use crate::db::Conn;
 use crate::flow::World;
 use crate::tickets::store::{self, Counts, Filter};
 use crate::tickets::{Ticket, TicketState};
+use crate::words::when;
 
 /// Open tickets shown at once; more are said to exist.
 const MANY: i64 = 500;
@@ -43,7 +43,7 @@ pub(crate) struct Row {
     pub(crate) severity: &'static str,
     pub(crate) state: &'static str,
     pub(crate) presumed: bool,
-    pub(crate) summary: String,
+    pub(crate) headline: String,
     pub(crate) reason: String,
     pub(crate) customer: String,
     pub(crate) site: String,
@@ -170,13 +170,19 @@ impl Names {
         })
     }
 
+    /// Where a ticket's fault is when its component does not say: the appliance, or the site.
+    pub(crate) fn place(&self, ticket: &Ticket) -> &str {
+        let site = || self.site.get(&(ticket.tenant_id.clone(), ticket.site_id.clone())).map_or("", |(name, _)| name);
+        self.appliance.get(&ticket.appliance_id).map_or_else(site, String::as_str)
+    }
+
     /// A site's name and zone; empty and UTC when it has none.
     pub(crate) fn site(&self, tenant_id: &str, site_id: &str) -> (String, String) {
         self.site.get(&(tenant_id.to_owned(), site_id.to_owned())).cloned().unwrap_or_else(|| (String::new(), "UTC".to_owned()))
     }
 }
 
-fn row(w: super::words::Words, ticket: &Ticket, clock: Option<&Clock>, now: UnixMs, names: &Names) -> Row {
+fn row(w: crate::words::Words, ticket: &Ticket, clock: Option<&Clock>, now: UnixMs, names: &Names) -> Row {
     let (site, zone) = names.site(&ticket.tenant_id, &ticket.site_id);
     let who = ticket.taken_by.as_ref().or(ticket.assigned_to.as_ref());
     Row {
@@ -184,7 +190,7 @@ fn row(w: super::words::Words, ticket: &Ticket, clock: Option<&Clock>, now: Unix
         severity: ticket.severity.as_str(),
         state: ticket.state.as_str(),
         presumed: ticket.presumed,
-        summary: ticket.summary.clone(),
+        headline: ticket.headline(w, names.place(ticket)),
         reason: w.of("reason", &ticket.reason).into_owned(),
         customer: names.customer.get(&ticket.tenant_id).cloned().unwrap_or_else(|| w.t("overview.internal").into_owned()),
         site,

@@ -5,10 +5,10 @@ use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 
 use super::assets;
-use super::words::Words;
 use crate::api::access::{Principal, Viewer};
 use crate::customers::Language;
 use crate::flow::World;
+use crate::words::Words;
 
 /// The surroundings of one page.
 #[derive(Debug, Clone)]

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use mainstay_shared::severity::BusinessImpact;
 
-use super::when;
-use super::words::Words;
 use crate::tickets::store::TimelineEntry;
 use crate::tickets::{ResponseWay, TicketEvent};
+use crate::words::Words;
+use crate::words::when;
 
 /// One line of the timeline.
 #[derive(Debug, Clone)]
@@ -64,11 +64,11 @@ fn tell(w: Words, event: &TicketEvent, zone: &str) -> (&'static str, String, Str
         TicketEvent::EpisodeCleared { component, code, summary, .. } => (
             "good",
             w.with("event.cleared", &[("component", &w.component(component)), ("code", &w.of("fault", code))]),
-            summary.clone(),
+            w.of("cleared_why", summary).into_owned(),
         ),
         TicketEvent::Reopened { summary, .. } => ("bad", w.t("event.reopened").into_owned(), summary.clone()),
         TicketEvent::Recovered => ("good", w.t("event.recovered").into_owned(), none),
-        TicketEvent::Closed { why } => ("good", w.t("event.closed").into_owned(), why.clone()),
+        TicketEvent::Closed { why } => ("good", w.t("event.closed").into_owned(), w.of("closed_why", why).into_owned()),
         TicketEvent::Taken { name, .. } => ("plain", w.with("event.taken", &[("name", name)]), none),
         TicketEvent::Responded { name, way, note, .. } => {
             ("good", w.with("event.responded", &[("name", name), ("way", &w.of("way", way_name(*way)))]), note.clone())

@@ -14,7 +14,6 @@ use super::grounds_view::{self, GroundsView};
 use super::overview::Names;
 use super::shell::{PageError, PageResult, Said, Shell, back_to, page, said};
 use super::story_view::{self, Line};
-use super::when;
 use crate::api::access::{Principal, Viewer};
 use crate::clocks;
 use crate::customers::{Staff, store as people};
@@ -23,6 +22,7 @@ use crate::flow::{World, staff_acts};
 use crate::notices::listing::{NoticeLine, of_subject};
 use crate::tickets::acts::{Act, By};
 use crate::tickets::{ResponseWay, Ticket, TicketState, store};
+use crate::words::when;
 
 /// One run of a fault, as a line.
 pub(crate) struct EpisodeRow {
@@ -44,6 +44,10 @@ struct TicketPage {
     said: Option<Said>,
     ticket: Ticket,
     state: &'static str,
+    headline: String,
+    /// Whose words the ticket's summary is.
+    said_by: String,
+    action: String,
     reason: String,
     customer: String,
     site: String,
@@ -94,11 +98,13 @@ pub(crate) async fn show(
     let notices = of_subject(&mut conn, tenant, id).await?;
     let staff = people::all_staff(&mut conn).await?;
     let name_of = |id: &Option<String>| id.as_ref().and_then(|id| names.staff.get(id)).cloned().unwrap_or_default();
-    let title = format!("{id} {}", ticket.summary);
+    let headline = ticket.headline(w, names.place(&ticket));
     page(&TicketPage {
         said: said(w, after.said.as_deref()),
         now: now.0,
         state: ticket.state.as_str(),
+        said_by: w.of("said_by", &ticket.source).into_owned(),
+        action: w.action(&ticket.code),
         reason: w.of("reason", &ticket.reason).into_owned(),
         customer: names.customer.get(tenant).cloned().unwrap_or_else(|| w.t("overview.internal").into_owned()),
         site,
@@ -125,7 +131,8 @@ pub(crate) async fn show(
         impacts: BusinessImpact::ALL,
         attributions: Attribution::ALL,
         colleagues: staff.into_iter().filter(works).collect(),
-        shell: shell.titled(title),
+        shell: shell.titled(format!("{id} {headline}")),
+        headline,
         ticket,
     })
 }
@@ -134,7 +141,7 @@ fn works(person: &Staff) -> bool {
     person.disabled_at.is_none() && person.role.works_on_tickets()
 }
 
-fn episode_row(w: super::words::Words, episode: &Episode, zone: &str, names: &Names, now: UnixMs) -> EpisodeRow {
+fn episode_row(w: crate::words::Words, episode: &Episode, zone: &str, names: &Names, now: UnixMs) -> EpisodeRow {
     EpisodeRow {
         appliance: names.appliance.get(&episode.appliance_id).cloned().unwrap_or_default(),
         component: w.component(&episode.component),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use e2e::agent::Agent;
 use e2e::both_databases;
+use e2e::collector::CUSTOMER;
 use e2e::database::Engine;
 use e2e::wire::{enrol_request, send, stranger};
 use mainstay_shared::api::{PATH_ENROL, PATH_REPORTS};
@@ -85,8 +86,9 @@ async fn another_appliances_id_in_a_body_is_refused_and_recorded(engine: Engine)
     let answer = liar.send(PATH_REPORTS, &body).await?;
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
     assert!(scene.desk.tickets().await?.is_empty(), "nothing of it was taken");
-    let told = scene.desk.get(&format!("/appliances/{}", liar.enrolment.appliance)).await?.to_string();
-    assert!(told.contains("identity"), "the attempt is on record: {told}");
+    let subject = format!("appliance:{}", liar.enrolment.appliance);
+    let told = scene.collector.command(&["audit", "list", "--tenant", CUSTOMER, "--subject", &subject]).await?.good()?.stdout;
+    assert!(told.contains("identity_disagreed") && told.contains(victim.enrolment.appliance.as_str()), "on record: {told}");
     Ok(())
 }
 

@@ -64,36 +64,52 @@ async fn one_of_a_pair_down_is_general_and_both_down_is_one_ticket_upgraded(engi
     Ok(())
 }
 
-fn quick_silence() -> Settings {
-    Settings { tickets: vec![("silence_after", "5s")], ..Settings::default() }
-}
+const MINUTE_S: i64 = 60;
 
-/// The agents go on trying while it is away; it must wait before it judges.
+/// The collector is away for two hours while agents go on trying. When it is back it calls nobody silent for that; who stays away
+/// from then on is.
 async fn a_collector_that_was_down_calls_nobody_silent(engine: Engine) -> Result<()> {
-    let mut scene = Scene::with(engine, quick_silence()).await?;
-    let peers = [scene.peer("one", &["shop"]).await?, scene.peer("two", &["shop"]).await?];
+    let mut scene = Scene::with(engine, Settings { own_clock: true, ..Settings::default() }).await?;
+    // The peers live by true time: the collector's two hours end there, so that they believe its certificate throughout.
+    let mut offset_s = -130 * MINUTE_S;
+    scene.collector.clock()?.jump_to_offset(offset_s)?;
+    let peers = [scene.peer("one", &["shop"]).await?, scene.peer("two", &["bank"]).await?];
+    let gone = scene.peer("gone", &["archive"]).await?.enrolment.appliance.to_string();
     scene.collector.kill()?;
-    // Longer than the appliances may be silent, as two hours would be with the default.
-    tokio::time::sleep(std::time::Duration::from_secs(7)).await;
+    offset_s += 120 * MINUTE_S;
+    let back_at_s = offset_s;
+    scene.collector.clock()?.jump_to_offset(offset_s)?;
     scene.collector.start().await?;
-    let desk = scene.desk.clone();
-    for _ in 0..8 {
+    let ticket = eventually("a ticket about who really is away", A_WHILE, async || {
         for peer in &peers {
-            eventually("a heartbeat", A_WHILE, async || Ok(Some(peer.beat().await?))).await?;
+            peer.beat().await?;
         }
-        assert!(desk.tickets().await?.is_empty(), "{:?}", desk.tickets().await?);
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    }
+        offset_s += MINUTE_S;
+        scene.collector.clock()?.jump_to_offset(offset_s)?;
+        let about_silence = scene.desk.tickets().await?;
+        Ok(about_silence.into_iter().find(|ticket| ticket["appliance_id"] == gone))
+    })
+    .await?;
+    let judged_after_s = offset_s - back_at_s;
+    assert!(judged_after_s >= 10 * MINUTE_S, "twice what it may be silent passes first, not {judged_after_s} s");
+    assert_eq!(text(&ticket, "source")?, "silence");
+    assert_eq!(scene.desk.tickets().await?.len(), 1, "nobody else: {:?}", scene.desk.tickets().await?);
     Ok(())
 }
 
 async fn an_appliance_that_falls_silent_gets_a_ticket_that_recovers_with_it(engine: Engine) -> Result<()> {
-    let scene = Scene::with(engine, quick_silence()).await?;
+    let scene = Scene::with(engine, Settings { own_clock: true, ..Settings::default() }).await?;
     let peer = scene.peer("quiet", &["shop"]).await?;
+    let other = scene.peer("loud", &["mail"]).await?;
+    let mut offset_s = 0;
     let ticket = eventually("a ticket about the silence", A_WHILE, async || {
+        other.beat().await?;
+        offset_s += MINUTE_S;
+        scene.collector.clock()?.jump_to_offset(offset_s)?;
         Ok(scene.desk.tickets().await?.into_iter().find(|t| t["source"] == "silence"))
     })
     .await?;
+    assert_eq!(text(&ticket, "appliance_id")?, peer.enrolment.appliance.as_str());
     assert_eq!(text(&ticket, "severity")?, "critical", "its service is covered by nobody");
     assert_eq!(ticket["presumed"], Value::Bool(true));
     peer.beat().await?;
@@ -102,5 +118,6 @@ async fn an_appliance_that_falls_silent_gets_a_ticket_that_recovers_with_it(engi
         Ok((text(&scene.desk.ticket(&id).await?["ticket"], "state")? == "recovered").then_some(()))
     })
     .await?;
+    assert_eq!(scene.desk.tickets().await?.len(), 1);
     Ok(())
 }

@@ -8,6 +8,8 @@ mod limits;
 mod snapshots;
 mod groups;
 mod agent_faults;
+mod way_out;
+mod promise;
 mod mail;
 mod keeping;
 mod console;

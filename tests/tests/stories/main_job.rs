@@ -59,8 +59,8 @@ async fn a_service_dies_and_everything_follows_in_the_browser_too(engine: Engine
     assert!(explained.contains("30"), "{explained}");
 
     let desk = e2e::desk::Desk::of_account(&scene.collector.web_url(), &engineer).await?;
-    desk.post(&format!("/tickets/{id}/take"), &json!({})).await?;
-    desk.post(&format!("/tickets/{id}/respond"), &json!({"way": "phone", "note": "called Wang"})).await?;
+    desk.post(&format!("/tickets/{id}/acts"), &json!({"act": "take"})).await?;
+    desk.post(&format!("/tickets/{id}/acts"), &json!({"act": "respond", "way": "phone", "note": "called Wang"})).await?;
     let full = scene.desk.ticket(&id).await?;
     assert_eq!(text(&full["clocks"][0], "state")?, "met");
     shop.bring_back().await?;

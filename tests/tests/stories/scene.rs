@@ -44,7 +44,7 @@ impl Scene {
     pub(crate) async fn requests(&self) -> Result<u64> {
         let url = format!("{}/metrics", self.collector.web_url());
         let text = reqwest::Client::builder().no_proxy().build()?.get(url).send().await?.text().await?;
-        let counted = text.lines().filter(|line| line.starts_with("mainstay_agent_requests_total"));
+        let counted = text.lines().filter(|line| line.starts_with("mainstay_intake_messages_total"));
         counted.map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<u64>()?)).sum()
     }
 

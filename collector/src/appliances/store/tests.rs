@@ -6,7 +6,12 @@ use crate::appliances::{certificates, tokens};
 use crate::db::testing::both_databases;
 use crate::db::{Db, Turn, transact};
 
-both_databases!(a_token_raced_by_fifty_is_spent_once, tenants_do_not_see_each_other, a_retired_appliance_stays_retired);
+both_databases!(
+    a_token_raced_by_fifty_is_spent_once,
+    tenants_do_not_see_each_other,
+    a_retired_appliance_stays_retired,
+    expected_hours_are_set_and_taken_away
+);
 
 /// A customer with one site, and a token with that many uses; its secret is `secret`.
 pub(crate) async fn seed(db: &Db, tenant: &str, uses: i64) -> anyhow::Result<()> {
@@ -114,6 +119,26 @@ async fn a_retired_appliance_stays_retired(db: Db) {
         assert_eq!((held, again, retired, released), (true, false, true, false));
         let mut conn = db.read().await?;
         assert!(certificates::identity_of(&mut conn, "fp-x", UnixMs(5)).await?.is_none(), "its certificate is worth nothing");
+        Ok(())
+    }
+    story(&db).await.expect("the story runs");
+}
+
+async fn expected_hours_are_set_and_taken_away(db: Db) {
+    async fn story(db: &Db) -> anyhow::Result<()> {
+        seed(db, "t", 1).await?;
+        seed_appliance(db, "t", "x").await?;
+        let hours = "mon-fri 08:00-18:00";
+        let (set, again) = transact!(db, Turn::Console, |tx| {
+            Ok((set_expected_hours(tx, "t", "x", hours).await?, set_expected_hours(tx, "t", "x", hours).await?))
+        });
+        assert_eq!((set, again), (true, false));
+        let stored = get(&mut *db.read().await?, "t", "x").await?.map(|one| one.expected_hours);
+        assert_eq!(stored.as_deref(), Some(hours));
+        let (other, away) = transact!(db, Turn::Console, |tx| {
+            Ok((set_expected_hours(tx, "other", "x", "").await?, set_expected_hours(tx, "t", "x", "").await?))
+        });
+        assert_eq!((other, away), (false, true), "another customer's is not touched");
         Ok(())
     }
     story(&db).await.expect("the story runs");

@@ -7,7 +7,8 @@ use crate::db::{Db, Turn, transact};
 both_databases!(
     customers_and_their_parts_are_read_back_apart,
     a_disabled_account_loses_sessions_tokens_and_its_place,
-    a_sign_in_is_stored
+    a_sign_in_is_stored,
+    an_account_serves_a_customer_until_it_serves_no_more,
 );
 
 const NOW: UnixMs = UnixMs(1_000);
@@ -114,4 +115,26 @@ async fn sign_in(db: &Db) -> anyhow::Result<()> {
         Ok(())
     });
     Ok(())
+}
+
+async fn an_account_serves_a_customer_until_it_serves_no_more(db: Db) {
+    async fn story(db: &Db) -> anyhow::Result<()> {
+        fill(db).await?;
+        let (ended, again) = transact!(db, Turn::Console, |tx| {
+            for tenant_id in ["a", "b"] {
+                serve(tx, tenant_id, "id-li", Role::SystemEngineer).await?;
+                serve(tx, tenant_id, "id-li", Role::SystemEngineer).await?;
+            }
+            Ok((serve_no_more(tx, "a", "id-li").await?, serve_no_more(tx, "a", "id-li").await?))
+        });
+        assert_eq!((ended, again), (true, false));
+        let mut conn = db.read().await?;
+        assert!(!serving(&mut conn, "a").await?.iter().any(|one| one.staff.staff_id == "id-li"));
+        assert!(
+            serving(&mut conn, "b").await?.iter().any(|one| one.staff.staff_id == "id-li"),
+            "the other customer is served still"
+        );
+        Ok(())
+    }
+    story(&db).await.expect("the story runs");
 }

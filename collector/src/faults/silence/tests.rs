@@ -90,3 +90,20 @@ fn a_site_is_silent_when_every_one_of_several_is() {
     }
     assert!(silent_sites(&two[..1], &BTreeMap::from([(site, 1)])).is_empty(), "one appliance is no site");
 }
+
+#[test]
+fn hours_are_accepted_only_as_they_are_read() {
+    let rows = [
+        ("08:00-18:00", true),
+        ("mon-fri 08:00-18:00", true),
+        ("22:00-06:00", true),
+        ("08:00-08:00", false),
+        ("8-18", false),
+        ("sat-sun 08:00-18:00", false),
+        ("24:00-25:00", false),
+        ("", false),
+    ];
+    for (hours, readable) in rows {
+        assert_eq!(can_read_hours(hours), readable, "{hours:?}");
+    }
+}

@@ -186,6 +186,12 @@ async fn two_nodes_never_send_one_notice_at_once(db: Db) {
     assert_eq!(send_due(&other).await, 2);
 }
 
+async fn put(world: &World) -> anyhow::Result<()> {
+    let ticket = ticket(42, BusinessImpact::Slight);
+    transact!(world.db, Turn::Intake, |tx| { Ok(tickets::store::insert(tx, &ticket).await?) });
+    Ok(())
+}
+
 async fn the_daily_mails_are_written_once(db: Db) {
     fill(&db).await.expect("fills");
     let server = ScriptedServer::start(&[]).await;
@@ -197,6 +203,7 @@ async fn the_daily_mails_are_written_once(db: Db) {
         summary: "磁盘 disk\nfull".into(),
         already_recovered: true,
     };
+    put(&world).await.expect("a ticket's row");
     tell(&world, over).await.expect("told");
     assert_eq!(send_due(&world).await, 0, "left to the digest");
     world.time.advance(Duration::from_secs(86_400));
@@ -206,4 +213,9 @@ async fn the_daily_mails_are_written_once(db: Db) {
     assert_eq!(send_due(&world).await, 2);
     let to: Vec<_> = server.received().iter().filter_map(|mail| header(mail, "To")).collect();
     assert!(to.iter().any(|to| to.contains("op@")) && to.iter().any(|to| to.contains("wang@")), "{to:?}");
+    let waiting = outbox::list(&mut world.db.read().await.expect("reads"), "bank", "sent", 9).await.expect("lists");
+    assert!(
+        waiting.iter().any(|notice| notice.body.contains("T-000042 业务服务无应答：web")),
+        "a digest tells the fault by its code"
+    );
 }

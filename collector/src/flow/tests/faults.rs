@@ -11,6 +11,7 @@ use crate::tickets::TicketState;
 both_databases!(
     a_service_that_dies_opens_a_critical_ticket_with_a_clock,
     both_nodes_of_a_pair_down_20_s_apart_are_one_ticket_upgraded,
+    the_fault_began_with_the_first_failed_try,
     one_node_of_a_pair_down_is_general,
     one_node_down_and_the_other_silent_is_presumed_critical,
     a_report_repeated_changes_nothing,
@@ -41,6 +42,26 @@ async fn a_service_that_dies_opens_a_critical_ticket_with_a_clock(db: Db) {
     let mut conn = stage.world.db.read().await.expect("reads");
     let clocks = crate::clocks::store::of_ticket(&mut conn, "bank", "T-000001").await.expect("clocks");
     assert_eq!(clocks[0].due_at.since_ms(ticket.opened_at), 30 * 60_000);
+}
+
+async fn the_fault_began_with_the_first_failed_try(db: Db) {
+    let stage = Stage::new(db).await;
+    stage.customer("bank", &[("a", &["web"])]).await;
+    let mut down = stage.raised(DOWN.0, DOWN.1);
+    down.change.grounds.lasted_ms = 20_000;
+    let told_at = stage.world.time.now();
+    stage.later(7);
+    let mut disk = stage.raised("disk:/var", "disk_saturated");
+    disk.change.grounds.lasted_ms = 900_000;
+    stage.arrive("bank", "a", &[down, disk]).await;
+    let tickets = stage.tickets("bank").await;
+    assert_eq!(tickets.len(), 1, "told seven seconds apart: one cause, however long the disk had been busy");
+    assert_eq!(tickets[0].fault_at, told_at.plus_ms(-20_000));
+    assert_eq!(tickets[0].opened_at.since_ms(tickets[0].fault_at), 27_000, "the time since the fault counts the tries");
+    let mut lies = stage.raised("memory", "memory_low");
+    lies.change.grounds.lasted_ms = u64::MAX;
+    stage.arrive("bank", "a", &[lies]).await;
+    assert!(stage.tickets("bank").await[1].fault_at.0 > 0, "no agent reaches back before our time");
 }
 
 async fn both_nodes_of_a_pair_down_20_s_apart_are_one_ticket_upgraded(db: Db) {

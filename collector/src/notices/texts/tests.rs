@@ -2,31 +2,29 @@
 
 use std::path::Path;
 
+use mainstay_shared::severity::BusinessImpact;
+use mainstay_shared::time_source::UnixMs;
+
 use super::*;
+use crate::customers::Role;
 use crate::notices::Recipient;
+use crate::notices::facts::checks_of;
 use crate::notices::testing::ticket;
-use crate::tickets::severity::Reason;
 
 fn facts() -> Facts {
-    let ticket = ticket(42, mainstay_shared::severity::BusinessImpact::Interrupted);
+    let ticket = Ticket { presumed: true, reason: "group_unsure".into(), ..ticket(42, BusinessImpact::Interrupted) };
     Facts {
         service_name: "Mainstay".into(),
-        number: ticket.ticket_id,
-        severity: ticket.severity,
-        presumed: true,
-        reason: "group_unsure".into(),
         customer: "某银行".into(),
         site: "主机房 (重庆)".into(),
         appliance: "gw-1".into(),
-        component: "service:web / service_down".into(),
-        what: ticket.summary,
-        checks: vec!["http (http): down, refused: connection refused".into()],
-        fault_at: "2027-01-15 15:59:50 (UTC+08:00)".into(),
-        opened_at: "2027-01-15 16:00:00 (UTC+08:00)".into(),
-        due_at: "2027-01-15 16:30:00 (UTC+08:00)".into(),
+        zone: "Asia/Shanghai".into(),
+        checks: checks_of(&ticket.grounds),
+        due_at: UnixMs(1_800_001_800_000),
         link: "https://support.example.com/tickets/T-000042".into(),
         who: "李伟".into(),
         note: "已电话联系 / called the customer".into(),
+        ticket,
     }
 }
 
@@ -41,22 +39,19 @@ fn told(language: Language) -> Told {
 fn every_mail_reads_as_its_golden_file() {
     for kind in Kind::ALL {
         for language in Language::ALL {
-            let text = of_ticket(kind, &facts(), &told(language)).expect("renders");
+            let told_more = matches!(kind, Kind::Responded | Kind::Reopened | Kind::Closed);
+            let facts = Facts { note: if told_more { facts().note } else { String::new() }, ..facts() };
+            let text = of_ticket(kind, &facts, &told(language));
             compare(&format!("{}.{}.txt", kind.as_str(), language.as_str()), &format!("{}\n\n{}", text.title, text.body));
         }
     }
-    let lines = ["T-000041: 磁盘 / disk".to_owned()];
+    let over = Ticket { component: "disk:/var".into(), code: "disk_space_low".into(), ..ticket(41, BusinessImpact::Slight) };
+    let over = [Over { ticket: over, place: "gw-1".into() }];
+    let chains = ["bank  1042  9f86d081884c7d659a2feaa0c55ad015".to_owned()];
     for first in Language::ALL {
-        let digest = bilingual(first, |language| {
-            let zh = language == Language::Zh;
-            Digest { zh, customer: "某银行", day: "2027-01-14", lines: &lines, link: "https://support.example.com/tickets" }
-                .render()
-        });
-        let heads = bilingual(first, |language| {
-            Heads { zh: language == Language::Zh, service_name: "Mainstay", day: "2027-01-14", lines: &lines }.render()
-        });
+        let digest = digest(first, "某银行", "2027-01-14", &over, "https://support.example.com/");
+        let heads = heads(first, "Mainstay", "2027-01-14", &chains);
         for (name, text) in [("digest", digest), ("heads", heads)] {
-            let text = text.expect("renders");
             compare(&format!("{name}.{}.txt", first.as_str()), &format!("{}\n\n{}", text.title, text.body));
         }
     }
@@ -73,18 +68,22 @@ fn compare(name: &str, text: &str) {
 }
 
 #[test]
-fn a_subject_is_one_line_in_the_readers_language_with_number_and_severity() {
-    let zh = of_ticket(Kind::Opened, &facts(), &told(Language::Zh)).expect("renders");
-    assert!(zh.title.starts_with("【严重故障】工单 T-000042") && !zh.title.contains('\n'), "{}", zh.title);
-    let en = of_ticket(Kind::Opened, &facts(), &told(Language::En)).expect("renders");
-    assert!(en.title.starts_with("[critical fault] Ticket T-000042"), "{}", en.title);
-    assert!(en.body.find("Ticket:") < en.body.find("工单："), "the reader's language comes first");
+fn a_subject_names_severity_number_and_fault_in_the_readers_language() {
+    let zh = of_ticket(Kind::Opened, &facts(), &told(Language::Zh));
+    assert_eq!(zh.title, "[严重故障] T-000042 业务服务无应答：web");
+    let en = of_ticket(Kind::Opened, &facts(), &told(Language::En));
+    assert_eq!(en.title, "[Critical fault] T-000042 Business service does not answer: web");
+    assert!(en.body.find("Severity:") < en.body.find("故障级别："), "the reader's language comes first");
 }
 
 #[test]
-fn every_reason_of_a_decision_has_its_words() {
-    for reason in Reason::ALL.map(Reason::as_str) {
-        assert_ne!(reason_words(reason, Language::Zh), reason_words("?", Language::Zh), "{reason}");
-        assert_ne!(reason_words(reason, Language::En), reason_words("?", Language::En), "{reason}");
-    }
+fn a_component_without_a_name_is_told_by_its_appliance_and_hostile_names_stay_one_line() {
+    let subject = |component: &str, code: &str| {
+        let ticket = Ticket { component: component.into(), code: code.into(), ..facts().ticket };
+        of_ticket(Kind::Opened, &Facts { ticket, ..facts() }, &told(Language::En)).title
+    };
+    assert_eq!(subject("memory", "memory_low"), "[Critical fault] T-000042 Memory is low: gw-1");
+    assert_eq!(subject("link", "silent"), "[Critical fault] T-000042 Appliance is silent: gw-1");
+    let hostile = subject("service:a\r\nBcc: all@example.com", "a newer agent's code");
+    assert_eq!(hostile, "[Critical fault] T-000042 a newer agent's code: a Bcc: all@example.com");
 }

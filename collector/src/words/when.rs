@@ -3,7 +3,7 @@
 use chrono_tz::Tz;
 use mainstay_shared::time_source::UnixMs;
 
-use super::words::Words;
+use super::Words;
 
 /// `2026-11-22 16:54:07 +08:00` in `zone` (an IANA name; an unknown one counts as UTC).
 pub(crate) fn moment(at: UnixMs, zone: &str) -> String {
@@ -13,6 +13,11 @@ pub(crate) fn moment(at: UnixMs, zone: &str) -> String {
 /// `11-22 16:54` in `zone`: where a line must be short and the full time stands in its title.
 pub(crate) fn brief(at: UnixMs, zone: &str) -> String {
     at.to_utc().with_timezone(&tz(zone)).format("%m-%d %H:%M").to_string()
+}
+
+/// `16:54:07` in `zone`: for moments a few seconds apart, beside a full one.
+pub(crate) fn second(at: UnixMs, zone: &str) -> String {
+    at.to_utc().with_timezone(&tz(zone)).format("%H:%M:%S").to_string()
 }
 
 /// `16:54` in `zone`.
