@@ -5,9 +5,10 @@ use mainstay_shared::severity::{BusinessImpact, Severity};
 use crate::customers::Role;
 use crate::db::Db;
 use crate::db::testing::both_databases;
+use crate::flow::explain;
 use crate::flow::staff_acts::{CustomerRequest, act, open_for_customer};
 use crate::flow::testing::{Stage, staff};
-use crate::flow::{explain, time_passes};
+use crate::flow::time_passes::{self, LastLook};
 use crate::tickets::acts::{Act, Refused};
 use crate::tickets::{ResponseWay, TicketState};
 
