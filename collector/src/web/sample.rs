@@ -357,6 +357,18 @@ async fn ticket(tx: &mut Conn, n: i64, hostile: &str) -> anyhow::Result<()> {
     .bind(answered)
     .execute(&mut *tx)
     .await?;
+    episode(tx, n, (tenant, appliance), (component, code), (&id, opened), hostile).await?;
+    story(tx, n, (tenant, &id), (impact, reason), (opened, due), answered, hostile).await
+}
+
+async fn episode(
+    tx: &mut Conn,
+    n: i64,
+    (tenant, appliance): (&str, &str),
+    (component, code): (&str, &str),
+    (id, opened): (&str, i64),
+    hostile: &str,
+) -> anyhow::Result<()> {
     sqlx::query(
         "INSERT INTO episodes (tenant_id, appliance_id, component, code, episode, state, level, summary, grounds, ticket_id, raised_at,
            received_at, cleared_at) VALUES ($1, $2, $3, $4, $5, $6, 'serious', $7, '{}', $5, $8, $9, $10)",
@@ -365,7 +377,7 @@ async fn ticket(tx: &mut Conn, n: i64, hostile: &str) -> anyhow::Result<()> {
     .bind(appliance)
     .bind(component)
     .bind(code)
-    .bind(&id)
+    .bind(id)
     .bind(if n == 4 { "cleared" } else { "open" })
     .bind(format!("127.0.0.1:443 refused the connection{hostile}"))
     .bind(opened - 40_000)
@@ -373,7 +385,7 @@ async fn ticket(tx: &mut Conn, n: i64, hostile: &str) -> anyhow::Result<()> {
     .bind((n == 4).then_some(opened + 90 * MIN))
     .execute(&mut *tx)
     .await?;
-    story(tx, n, (tenant, &id), (impact, reason), (opened, due), answered, hostile).await
+    Ok(())
 }
 
 async fn story(
