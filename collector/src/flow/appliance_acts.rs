@@ -99,7 +99,7 @@ async fn run(
         }
         ApplianceAct::ExpectHours { hours } => {
             let done = store::set_expected_hours(tx, tenant_id, appliance_id, hours).await?;
-            (done, Some(ApplianceEvent::ExpectedHoursSet { hours: hours.clone() }))
+            (done, ApplianceEvent::ExpectedHoursSet { hours: hours.clone() })
         }
         ApplianceAct::Ask(ask) => {
             let directive = Directive { id: random_hex_128(&world.rng), ask: ask.clone(), expires_at: now.plus(ASKED_FOR) };

@@ -266,11 +266,11 @@ impl Story {
 
     async fn take_start(&mut self, taking: &mut Taking<'_>, started: &Started) -> anyhow::Result<()> {
         let told = (started.hostname.clone(), started.agent_version.clone(), started.platform.clone());
-        if let Some(loaded) = taking.links.get_mut(&self.key) {
-            if loaded.told != told {
-                store::set_told(taking.tx, &self.key.0, &self.key.1, &told.0, &told.1, &told.2).await?;
-                loaded.told = told;
-            }
+        if let Some(loaded) = taking.links.get_mut(&self.key)
+            && loaded.told != told
+        {
+            store::set_told(taking.tx, &self.key.0, &self.key.1, &told.0, &told.1, &told.2).await?;
+            loaded.told = told;
         }
         records::declare_services(taking.tx, &self.key, &started.services, self.frame.received_at).await?;
         taking.changed = true;

@@ -30,7 +30,7 @@ pub(crate) struct LastLook(AtomicI64);
 /// start: agents are given the time to be heard again before anybody is called silent.
 ///
 /// # Errors
-/// As [`once`].
+/// If the database refuses; the next period is the retry.
 pub(crate) async fn again(world: &World, last: &LastLook) -> anyhow::Result<()> {
     let (now, before) = (world.time.now(), last.0.load(Ordering::Relaxed));
     if before != 0 && now > UnixMs(before).plus(world.config.silence_after / 2) {
@@ -39,15 +39,6 @@ pub(crate) async fn again(world: &World, last: &LastLook) -> anyhow::Result<()> 
     }
     clocks_and_silence(world).await?;
     last.0.store(now.0, Ordering::Relaxed);
-    closing_and_nightly(world).await
-}
-
-/// One pass.
-///
-/// # Errors
-/// If the database refuses; the next period is the retry.
-pub(crate) async fn once(world: &World) -> anyhow::Result<()> {
-    clocks_and_silence(world).await?;
     closing_and_nightly(world).await
 }
 

@@ -125,7 +125,7 @@ async fn what_had_cleared_when_it_arrived_opens_as_recovered_without_a_clock(db:
     assert_eq!(stage.story(ticket).await, ["opened"]);
     stage.later(3600);
     stage.heard_but(&[]).await;
-    crate::flow::time_passes::once(&stage.world).await.expect("passes");
+    crate::flow::time_passes::again(&stage.world, &crate::flow::time_passes::LastLook::default()).await.expect("passes");
     assert_eq!(stage.story(ticket).await, ["opened"], "nobody is paged for it");
 }
 
