@@ -98,7 +98,16 @@ async fn the_agent_takes_every_example_that_is_shipped_with_it() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_collector_takes_the_example_that_is_shipped_with_it() -> Result<()> {
-    check_config("mainstay-collector", &packaging().join("collector/collector.toml")).await?.good()?;
+async fn the_collector_takes_the_example_that_is_shipped_with_it_once_the_password_is_there() -> Result<()> {
+    const PASSWORD: &str = "/etc/mainstay/mail-password";
+    let folder = tempfile::tempdir()?;
+    let (config, password) = (folder.path().join("collector.toml"), folder.path().join("mail-password"));
+    let shipped = std::fs::read_to_string(packaging().join("collector/collector.toml"))?;
+    assert!(shipped.contains(PASSWORD), "the example names a password file");
+    std::fs::write(&config, shipped.replace(PASSWORD, &password.display().to_string()))?;
+    let without = check_config("mainstay-collector", &config).await?;
+    assert!(without.code != 0 && without.stderr.contains("mail-password"), "{without:?}");
+    std::fs::write(&password, "for the test only\n")?;
+    check_config("mainstay-collector", &config).await?.good()?;
     Ok(())
 }
