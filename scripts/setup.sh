@@ -30,6 +30,7 @@ part() {
                 has curl || want curl ca-certificates ;;
     misc)       compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || want libfaketime
                 has strace || want strace
+                has systemd-analyze || want systemd
                 has openssl || want openssl
                 has curl || want curl ca-certificates ;;
     all)        for p in build database browser monitoring mail demo misc; do part "$p"; done ;;

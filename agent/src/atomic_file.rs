@@ -48,6 +48,21 @@ pub(crate) fn hand_to_owner_of(dir: &Path, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// [`hand_to_owner_of`] for all that lies in `dir`: root may have repaired what an agent without rights must go on with.
+///
+/// # Errors
+/// What `readdir`, `stat` or `chown` said.
+pub(crate) fn hand_contents_to_owner_of(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        hand_to_owner_of(dir, &entry.path())?;
+        if entry.file_type()?.is_dir() {
+            hand_contents_to_owner_of(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes a rename, creation or removal in `dir` durable.
 ///
 /// # Errors

@@ -163,8 +163,6 @@ CREATE TABLE links (
     attempt         BIGINT NOT NULL,
     nonce           TEXT   NOT NULL,
     nonce_before    TEXT   NOT NULL,
-    nonce_echoed    BIGINT NOT NULL,
-    boot_id         TEXT   NOT NULL,
     clock_offset_ms BIGINT NOT NULL,
     backlog         BIGINT NOT NULL,
     present_values  TEXT   NOT NULL,

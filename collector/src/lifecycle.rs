@@ -144,7 +144,7 @@ impl Lifecycle {
 }
 
 impl Waiting {
-    /// Tells systemd that the service is ready, waits for a signal, [`Lifecycle::ask_to_stop`] or a failed task, drains for at
+    /// Tells systemd that the service is ready, waits for a signal or a failed task, drains for at
     /// most `grace`, then cuts off what is left.
     ///
     /// # Errors

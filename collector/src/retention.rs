@@ -1,8 +1,9 @@
-//! What goes when it is old: sessions, join tokens, samples. Events, tickets and episodes stay.
+//! What goes when it is old: sessions, join tokens, directives, samples. Events, tickets and episodes stay.
 //!
 //! Called once a day by the story of time; each limit is documented in docs/collector.md.
 
 use mainstay_shared::time_source::UnixMs;
+use sqlx::Row as _;
 
 use crate::db::Conn;
 
@@ -11,19 +12,38 @@ const DAY_MS: i64 = 86_400_000;
 const SAMPLES_MS: i64 = 90 * DAY_MS;
 /// A join token is shown as used up or expired for so long.
 const JOIN_TOKENS_MS: i64 = 7 * DAY_MS;
+/// What was asked of an appliance stays in the chain of events; the row itself is needed no longer.
+const DIRECTIVES_MS: i64 = 7 * DAY_MS;
 
 /// Removes what is too old; answers how many rows went.
 pub(crate) async fn prune(tx: &mut Conn, now: UnixMs) -> Result<u64, sqlx::Error> {
     let rules = [
         ("DELETE FROM sessions WHERE expires_at < $1", 0),
         ("DELETE FROM join_tokens WHERE expires_at < $1", JOIN_TOKENS_MS),
-        ("DELETE FROM samples WHERE to_at < $1", SAMPLES_MS),
+        ("DELETE FROM directives WHERE expires_at < $1", DIRECTIVES_MS),
     ];
     let mut gone = 0;
     for (sql, kept_ms) in rules {
         gone += sqlx::query(sql).bind(now.plus_ms(-kept_ms).0).execute(&mut *tx).await?.rows_affected();
     }
     Ok(gone)
+}
+
+/// The appliances that may have samples.
+pub(crate) async fn sampled(conn: &mut Conn) -> Result<Vec<(String, String)>, sqlx::Error> {
+    let rows = sqlx::query("SELECT tenant_id, appliance_id FROM appliances").fetch_all(conn).await?;
+    rows.iter().map(|row| Ok((row.try_get("tenant_id")?, row.try_get("appliance_id")?))).collect()
+}
+
+/// Removes an appliance's samples that are too old; answers how many rows went. A record of samples spans a day at most.
+pub(crate) async fn prune_samples(tx: &mut Conn, tenant_id: &str, appliance_id: &str, now: UnixMs) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query("DELETE FROM samples WHERE tenant_id = $1 AND appliance_id = $2 AND from_at < $3 AND to_at < $3")
+        .bind(tenant_id)
+        .bind(appliance_id)
+        .bind(now.plus_ms(-SAMPLES_MS).0)
+        .execute(tx)
+        .await?;
+    Ok(done.rows_affected())
 }
 
 /// Takes the duty of a day's work: true for one caller a day.

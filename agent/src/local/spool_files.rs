@@ -12,6 +12,7 @@ use ring::rand::SystemRandom;
 
 use super::words::pick;
 use super::{Exit, Failure, Output, say, say_json};
+use crate::atomic_file::hand_contents_to_owner_of;
 use crate::spool::{Inspection, Limits, Spool, inspect, waiting_records};
 
 /// What to do.
@@ -43,6 +44,8 @@ pub(crate) fn spool(command: SpoolCommand, dir: &Path, limits: Limits, time: &Ti
         }
         SpoolCommand::Repair => {
             drop(Spool::open(dir, limits, &SystemRandom::new(), time.clone())?);
+            hand_contents_to_owner_of(dir)
+                .with_context(|| format!("spool {}: can't be given to the agent's user", dir.display()))?;
             report(&inspect(dir, limits).with_context(unreadable)?, output)
         }
     }
@@ -81,5 +84,31 @@ fn print(found: &Inspection, output: Output) {
     }
     for hole in &found.holes {
         say(format_args!("{} {}:{} {}-{}", pick(lang, "缺失记录", "missing"), hole.epoch, hole.lane, hole.from_seq, hole.to_seq));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::super::Lang;
+    use super::*;
+
+    #[test]
+    fn what_root_repairs_still_belongs_to_the_agents_user_and_to_nobody_else() {
+        const AGENT: u32 = 4711;
+        let dir = tempfile::tempdir().unwrap();
+        let (limits, time) = (Limits { max_bytes: 16 << 20 }, TimeSource::system());
+        let is_root = rustix::process::geteuid().is_root();
+        if is_root {
+            std::os::unix::fs::chown(dir.path(), Some(AGENT), Some(AGENT)).unwrap();
+        }
+        spool(SpoolCommand::Repair, dir.path(), limits, &time, Output { json: true, lang: Lang::En }).unwrap();
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            let (found, name) = (entry.metadata().unwrap(), entry.file_name());
+            assert_eq!(found.mode() & 0o077, 0, "{name:?} is closed to others");
+            assert!(!is_root || found.uid() == AGENT, "{name:?} belongs to {}", found.uid());
+        }
     }
 }

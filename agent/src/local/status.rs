@@ -1,10 +1,9 @@
 //! `status`: who this is, when the collector was last reached, what waits, how the services are, how long the certificate lasts.
 //!
-//! A running agent is asked; without one the files are read, so that the command always says something. Colour and alignment on
-//! a terminal, plain lines in a pipe, JSON on request.
+//! A running agent is asked; without one the files are read, so that the command always says something. For people `print`
+//! writes it, else it is JSON.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +13,8 @@ use mainstay_shared::time_source::{TimeSource, UnixMs};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::words::{Lang, pick, state_word};
-use super::{Exit, Failure, Output, say, say_json, socket};
+use super::words::{Lang, pick};
+use super::{Exit, Failure, Output, say_json, socket};
 use crate::config::Config;
 use crate::flow::contact::{Alarm, Contact, ContactFacts, LOST_AFTER};
 use crate::flow::watch::Current;
@@ -23,6 +22,8 @@ use crate::spool::{self, Limits, Spool, Stats};
 use crate::uplink::{Identity, Uplink, Validity};
 
 const DAY_MS: i64 = 86_400_000;
+
+mod print;
 
 /// What the running agent can tell.
 #[derive(Clone)]
@@ -205,7 +206,7 @@ pub(crate) async fn status(config: &Config, time: &TimeSource, output: Output) -
     if output.json {
         say_json(&report)?;
     } else {
-        print(&report, output.lang);
+        print::print(&report, output.lang);
     }
     match report.unreported() {
         None => Ok(()),
@@ -234,93 +235,4 @@ fn of_stopped_agent(config: &Config, time: &TimeSource) -> Result<StatusReport, 
 
 fn inspect(state_dir: &Path, max_bytes: u64) -> Option<spool::Inspection> {
     spool::inspect(&state_dir.join("spool"), Limits { max_bytes }).ok()
-}
-
-fn print(report: &StatusReport, lang: Lang) {
-    let terminal = std::io::stdout().is_terminal();
-    let paint = |colour: &str, text: &str| if terminal { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() };
-    let good_or_bad = |good: bool, text: &str| paint(if good { "32" } else { "31" }, text);
-    let line = |zh: &str, en: &str, value: String| {
-        let label = pick(lang, zh, en);
-        // A Chinese character takes two columns of a terminal.
-        let columns: usize = label.chars().map(|c| if c.is_ascii() { 1 } else { 2 }).sum();
-        say(format_args!("{label}{}{value}", " ".repeat(18usize.saturating_sub(columns).max(1))));
-    };
-    let running = if report.running { pick(lang, "运行中", "running") } else { pick(lang, "未运行", "not running") };
-    let safe = if report.safe_mode { pick(lang, "（安全模式）", " (safe mode)") } else { "" };
-    line(
-        "代理程序",
-        "agent",
-        format!("{} {}", good_or_bad(report.running && !report.safe_mode, &format!("{running}{safe}")), report.agent_version),
-    );
-    line("设备标识", "appliance", report.appliance.clone().unwrap_or_default());
-    line("服务中心", "collector", report.addresses.join(" "));
-    if report.running {
-        let at = report.contact.last_contact_at.map_or(pick(lang, "尚未", "not yet").to_owned(), |at| at.to_string());
-        line("最近联系", "last contact", good_or_bad(report.unreported().is_none(), &at));
-    }
-    if let Some(why) = report.unreported().filter(|why| matches!(why, Unreported::NoContact | Unreported::NotTaken)) {
-        let what = pick(lang, "本设备的故障无法上报，请致电厂商", "faults of this box are not told: call the vendor");
-        line("本机告警", "LOCAL ALARM", paint("31", &format!("{}; {what}", why.text(lang))));
-    }
-    if let Some(trouble) = &report.contact.trouble {
-        line("联系故障", "trouble", paint("31", trouble));
-    }
-    if report.contact.held {
-        line(
-            "已挂起",
-            "held",
-            paint(
-                "31",
-                pick(lang, "服务中心认为这是克隆或回滚的快照", "the collector takes this for a clone or a restored snapshot"),
-            ),
-        );
-    }
-    if report.contact.renewal_waits {
-        line("证书续期", "renewal", paint("33", pick(lang, "等待运维人员批准", "waits for an operator")));
-    }
-    if let Some(days) = report.certificate_days_left {
-        let text = format!("{days} {}", pick(lang, "天后到期", "days left"));
-        line("证书", "certificate", good_or_bad(days > 14, &text));
-    }
-    let spool = &report.spool;
-    let waiting = format!(
-        "{} {} + {} {} ({} KiB / {} KiB)",
-        spool.fault_records,
-        pick(lang, "条故障", "fault"),
-        spool.sample_records,
-        pick(lang, "条采样", "sample"),
-        spool.bytes / 1024,
-        spool.max_bytes / 1024
-    );
-    line("待发记录", "backlog", waiting);
-    if let Some(error) = &report.spool_error {
-        line("队列故障", "spool trouble", paint("31", error));
-    }
-    if let Some(busy_ms) = report.spool_busy_ms {
-        line("磁盘停顿", "disk hangs", paint("31", &format!("{busy_ms} ms")));
-    }
-    print_services(report, lang, &line, &good_or_bad);
-}
-
-fn print_services(
-    report: &StatusReport,
-    lang: Lang,
-    line: &dyn Fn(&str, &str, String),
-    good_or_bad: &dyn Fn(bool, &str) -> String,
-) {
-    for (name, ServiceStatus { state }) in &report.services {
-        let (good, word) = match state {
-            Some(state) => (*state == ServiceState::Up, state_word(lang, *state)),
-            None => (report.running, pick(lang, "尚未检查", "not asked yet")),
-        };
-        line("业务服务", "service", format!("{} {name}", good_or_bad(good, word)));
-    }
-    if report.severity_blind {
-        let text = pick(lang, "未声明业务服务：无法判断业务是否中断", "severity blind: no business service is declared");
-        line("故障级别", "severity", good_or_bad(false, text));
-    }
-    for fault in &report.open_faults {
-        line("未恢复故障", "open fault", format!("{} {} {}", good_or_bad(false, &fault.code), fault.component, fault.summary));
-    }
 }

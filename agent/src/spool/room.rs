@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 
 use mainstay_shared::ids::{Lane, RecordId};
 use mainstay_shared::record::{Gap, Payload, Record};
@@ -76,7 +77,7 @@ pub(super) fn keep_reserve(store: &Store) {
         return;
     }
     let bytes = vec![0; usize::try_from(store.limits.reserve_bytes()).unwrap_or(0)];
-    let kept = std::fs::File::create(&path).and_then(|mut file| {
+    let kept = std::fs::File::options().create_new(true).write(true).mode(0o600).open(&path).and_then(|mut file| {
         file.write_all(&bytes)?;
         file.sync_all()
     });

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -316,7 +317,7 @@ fn opening(state: &mut State, current: u32) -> Vec<u8> {
 /// Takes the spool's single-instance lock.
 fn lock(dir: &Path) -> Result<File, SpoolError> {
     let path = dir.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = file.map_err(|source| SpoolError::Io { path: path.clone(), source })?;
     // A killed agent holds its lock until the kernel has buried it; a supervisor may be quicker than that.
     for _ in 0..LOCK_TRIES {

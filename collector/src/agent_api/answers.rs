@@ -93,7 +93,7 @@ impl Refusal {
             headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
         }
         if self.status == StatusCode::PAYLOAD_TOO_LARGE {
-            // The rest of the body is not read: the connection can't be used again.
+            // What is beyond the limit of dropping is not read: the connection can't be used again.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

@@ -1,12 +1,14 @@
 //! Reads a body within its limits: bytes as sent, time, bytes once unpacked, depth of JSON. A bomb is stopped while it unpacks,
-//! not after; what is far too large is refused before it is read where its length is announced.
+//! not after. Of a refused body a bounded part is read and dropped, so that its sender hears why.
 
 use std::io::Read as _;
 use std::time::Duration;
 
-use axum::http::{Request, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Bytes, Incoming};
+use mainstay_shared::api::error_words;
 use mainstay_shared::limits::MAX_INFLATED_BYTES;
 use serde::de::DeserializeOwned;
 
@@ -14,22 +16,21 @@ use super::{Door, Refusal};
 
 /// How long a body may take to arrive; a slow link of 64 kbit/s brings the largest in two minutes, compressed samples in seconds.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(120);
-/// How much of a body that is too large is read to its end, so that its sender hears why it is refused.
-const READ_TO_BE_HEARD: usize = 4 << 20;
+/// How much of a refused body is read and dropped, and for how long: a sender that reads no answer before it has sent all would
+/// meet a closed connection instead.
+const READ_TO_BE_HEARD: usize = 16 << 20;
+const HEARD_WITHIN: Duration = Duration::from_secs(20);
 /// log2 of the largest window that a zstd frame may ask memory for: as large as the largest body unpacked.
 const WINDOW_LOG: u32 = 23;
 
 /// The message in a body of at most `most_bytes` as sent, and the body unpacked.
 pub(super) async fn message<T: DeserializeOwned>(
     door: &Door,
-    request: Request<Incoming>,
+    head: &Parts,
+    body: &mut Incoming,
     most_bytes: usize,
 ) -> Result<(T, Bytes), Refusal> {
-    let packed = is_packed(&request)?;
-    let body = request.into_body();
-    if body.size_hint().lower() > (most_bytes + READ_TO_BE_HEARD) as u64 {
-        return Err(too_large(most_bytes));
-    }
+    let packed = is_packed(head)?;
     let bytes = tokio::time::timeout(ARRIVES_WITHIN, collect(body, most_bytes))
         .await
         .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not arrive in time".to_owned()))??;
@@ -39,29 +40,44 @@ pub(super) async fn message<T: DeserializeOwned>(
     Ok((parse(&bytes)?, bytes))
 }
 
-/// Keeps at most `most_bytes`. A little more is read and dropped, or the sender would meet a closed connection, not the answer.
-async fn collect(mut body: Incoming, most_bytes: usize) -> Result<Bytes, Refusal> {
-    let (mut bytes, mut read_bytes) = (Vec::new(), 0_usize);
+/// Keeps at most `most_bytes`; stops at the first byte beyond, or before the first where the length is announced.
+async fn collect(body: &mut Incoming, most_bytes: usize) -> Result<Bytes, Refusal> {
+    if body.size_hint().lower() > most_bytes as u64 {
+        return Err(too_large(most_bytes));
+    }
+    let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Refusal::bad_message("the body was cut off".to_owned()))?;
         let Ok(data) = frame.into_data() else { continue };
-        read_bytes += data.len();
-        if read_bytes > most_bytes + READ_TO_BE_HEARD {
-            break;
+        if bytes.len() + data.len() > most_bytes {
+            return Err(too_large(most_bytes));
         }
-        if read_bytes <= most_bytes {
-            bytes.extend_from_slice(&data);
-        }
+        bytes.extend_from_slice(&data);
     }
-    if read_bytes > most_bytes { Err(too_large(most_bytes)) } else { Ok(Bytes::from(bytes)) }
+    Ok(Bytes::from(bytes))
+}
+
+/// Reads and drops what is left of a refused message's body, within limits.
+pub(super) async fn read_out(body: &mut Incoming) {
+    let read = async {
+        let mut read_bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read_bytes += frame.data_ref().map_or(0, Bytes::len);
+            if read_bytes > READ_TO_BE_HEARD {
+                return;
+            }
+        }
+    };
+    // Whoever sends more, or slower, is cut off.
+    drop(tokio::time::timeout(HEARD_WITHIN, read).await);
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(bytes).map_err(|error| Refusal::bad_message(format!("the body is not such a message: {error}")))
 }
 
-fn is_packed(request: &Request<Incoming>) -> Result<bool, Refusal> {
-    match request.headers().get(header::CONTENT_ENCODING).map(|encoding| encoding.as_bytes()) {
+fn is_packed(head: &Parts) -> Result<bool, Refusal> {
+    match head.headers.get(header::CONTENT_ENCODING).map(|encoding| encoding.as_bytes()) {
         None | Some(b"identity") => Ok(false),
         Some(b"zstd") => Ok(true),
         Some(_) => Err(Refusal::new(
@@ -83,7 +99,7 @@ fn unpack(packed: &[u8]) -> Result<Vec<u8>, Refusal> {
 }
 
 fn too_large(most_bytes: usize) -> Refusal {
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("at most {most_bytes} bytes are accepted"))
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error_words::TOO_LARGE, format!("at most {most_bytes} bytes are accepted"))
 }
 
 #[cfg(test)]

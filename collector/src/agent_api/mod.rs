@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::http::request::Parts;
 use axum::http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -99,9 +100,11 @@ const ROUTES: [(&str, Route, Who, usize); 4] = [
 
 /// Answers one request, whatever it is.
 pub(crate) async fn answer(door: &Door, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    match route(door, peer, request).await {
+    let (head, mut body) = request.into_parts();
+    match route(door, peer, &head, &mut body).await {
         Ok(answered) => answered.into_response(),
         Err(refusal) => {
+            body::read_out(&mut body).await;
             tracing::debug!(peer = %peer.address, status = refusal.status().as_u16(), why = refusal.word(), "refused");
             door.intake.counts.refused.get_or_create(&[("why", refusal.word())]).inc();
             refusal.into_response()
@@ -109,12 +112,12 @@ pub(crate) async fn answer(door: &Door, peer: &Peer, request: Request<Incoming>)
     }
 }
 
-async fn route(door: &Door, peer: &Peer, request: Request<Incoming>) -> Result<Answered, Refusal> {
-    let path = request.uri().path();
+async fn route(door: &Door, peer: &Peer, head: &Parts, body: &mut Incoming) -> Result<Answered, Refusal> {
+    let path = head.uri.path();
     // Exact: `//`, `%2e`, `;`, another case, a trailing slash or a query are other paths, and there are none.
-    let known = ROUTES.iter().find(|(known, ..)| *known == path && request.uri().query().is_none());
+    let known = ROUTES.iter().find(|(known, ..)| *known == path && head.uri.query().is_none());
     let Some((path, route, who, most_bytes)) = known else { return Err(Refusal::not_found()) };
-    if request.method() != Method::POST {
+    if head.method != Method::POST {
         return Err(Refusal::method());
     }
     let identity = match &peer.fingerprint {
@@ -127,19 +130,19 @@ async fn route(door: &Door, peer: &Peer, request: Request<Incoming>) -> Result<A
     match (route, identity) {
         (Route::Reports, Some(identity)) => {
             door.rates.report(&door.world, &identity)?;
-            reports::answer(door, identity, path, body::message(door, request, *most_bytes).await?).await
+            reports::answer(door, identity, path, body::message(door, head, body, *most_bytes).await?).await
         }
         (Route::Poll, Some(identity)) => {
             door.rates.poll(&door.world, &identity)?;
-            poll::answer(door, identity, path, body::message(door, request, *most_bytes).await?).await
+            poll::answer(door, identity, path, body::message(door, head, body, *most_bytes).await?).await
         }
         (Route::Enrol, _) => {
             door.rates.stranger(&door.world, peer)?;
-            enrol::answer(door, peer, body::message(door, request, *most_bytes).await?.0).await
+            enrol::answer(door, peer, body::message(door, head, body, *most_bytes).await?.0).await
         }
         (Route::Renew, identity) => {
             door.rates.stranger(&door.world, peer)?;
-            renew::answer(door, peer, identity, body::message(door, request, *most_bytes).await?.0).await
+            renew::answer(door, peer, identity, body::message(door, head, body, *most_bytes).await?.0).await
         }
         (Route::Reports | Route::Poll, None) => Err(Refusal::not_enrolled()),
     }

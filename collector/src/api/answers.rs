@@ -27,6 +27,8 @@ pub(crate) enum ApiError {
     Conflict { word: &'static str, message: String },
     /// Too large.
     TooLarge,
+    /// The body did not arrive in time.
+    TooSlow,
     /// The body's type is not the one accepted.
     WrongType(String),
     /// Ours to mend.
@@ -51,6 +53,7 @@ impl ApiError {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "there is nothing here for this caller".to_owned()),
             Self::Conflict { word, message } => (StatusCode::CONFLICT, word, message.clone()),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "expected a body of at most 64 KiB".to_owned()),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "too_slow", "expected the body within 30 s".to_owned()),
             Self::WrongType(message) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "wrong_type", message.clone()),
             Self::Internal(error) => {
                 tracing::error!(error = format!("{error:#}"), "a request failed");

@@ -36,9 +36,13 @@ pub(crate) async fn tokens(
 ) -> Result<Json<Vec<Token>>, ApiError> {
     let mut conn = world.db.read().await?;
     let mut found = tokens::of_staff(&mut conn, &principal.staff_id).await?;
-    // A token bound to a customer learns of no other's.
-    found.retain(|token| principal.tenant.is_none() || token.tenant_id == principal.tenant);
+    found.retain(|token| is_seen(&principal, token));
     Ok(Json(found))
+}
+
+/// A token bound to a customer learns of no other's.
+fn is_seen(principal: &Principal, token: &Token) -> bool {
+    principal.tenant.is_none() || token.tenant_id == principal.tenant
 }
 
 /// Revokes one of the maker's tokens, its own included.
@@ -49,6 +53,15 @@ pub(crate) async fn revoke_token(
     Extension(principal): Extension<Principal>,
     ApiPath(token_id): ApiPath<String>,
 ) -> Result<StatusCode, ApiError> {
+    // A token bound to a customer ends no other's.
+    let own = {
+        let mut conn = world.db.read().await?;
+        let found = tokens::of_staff(&mut conn, &principal.staff_id).await?;
+        found.into_iter().any(|token| token.token_id == token_id && is_seen(&principal, &token))
+    };
+    if !own {
+        return Err(ApiError::NotFound);
+    }
     let done = sign_in::revoke_token(&world, &principal.staff_id, &token_id).await?;
     if done { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::NotFound) }
 }

@@ -98,7 +98,9 @@ pub(crate) fn judge(remembered: Remembered<'_>, said: Said<'_>) -> NonceVerdict 
     let echo = said.echo.unwrap_or("");
     if echo == remembered.nonce {
         NonceVerdict::Rotate
-    } else if echo == remembered.nonce_before {
+    } else if echo == remembered.nonce_before || remembered.nonce_before.is_empty() {
+        // Nothing that this life of the database handed out was echoed yet: what the agent still holds is of the life before (a
+        // restore, another enrolment), and the first answer was lost.
         NonceVerdict::HandOutAgain
     } else if echo.is_empty() {
         NonceVerdict::Copy(HoldReason::NoNonce)
@@ -124,6 +126,8 @@ mod tests {
             ("the first contact", none, said("e", 1, None), Rotate),
             ("the first after a restore, with a nonce that was forgotten", none, said("e", 9, Some("n7")), Rotate),
             ("the first answer was lost", first, said("e", 2, None), HandOutAgain),
+            ("the first answer after a restore was lost", first, said("e", 2, Some("n7")), HandOutAgain),
+            ("likewise, to a kill", first, said("f", 1, Some("n7")), HandOutAgain),
             ("the newest nonce", third, said("e", 4, Some("n3")), Rotate),
             ("the newest nonce from a new epoch", third, said("f", 1, Some("n3")), Rotate),
             ("the last answer was lost", third, said("e", 4, Some("n2")), HandOutAgain),

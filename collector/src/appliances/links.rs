@@ -21,7 +21,6 @@ pub(crate) struct Link {
     pub(crate) attempt: i64,
     pub(crate) nonce: String,
     pub(crate) nonce_before: String,
-    pub(crate) boot_id: String,
     /// How far the agent's wall clock is ahead of ours.
     pub(crate) clock_offset_ms: i64,
     /// Records waiting in its spool.
@@ -56,9 +55,9 @@ pub(crate) fn key(who: &Identity) -> LinkKey {
 /// A link of which nothing was heard yet.
 pub(crate) async fn add(tx: &mut Conn, tenant_id: &str, appliance_id: &str, now: UnixMs) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO links (tenant_id, appliance_id, last_seen_at, epoch, attempt, nonce, nonce_before, nonce_echoed, boot_id,
+        "INSERT INTO links (tenant_id, appliance_id, last_seen_at, epoch, attempt, nonce, nonce_before,
              clock_offset_ms, backlog, present_values, services, goodbye_reason)
-         VALUES ($1, $2, $3, '', 0, '', '', 0, '', 0, 0, '{}', '{}', '')",
+         VALUES ($1, $2, $3, '', 0, '', '', 0, 0, '{}', '{}', '')",
     )
     .bind(tenant_id)
     .bind(appliance_id)
@@ -96,11 +95,11 @@ pub(crate) async fn save<'a>(tx: &mut Conn, links: impl Iterator<Item = (&'a Lin
     let rows = links.map(|(key, link)| to_row(key, link)).collect();
     multi_row::insert(
         tx,
-        "links (tenant_id, appliance_id, last_seen_at, epoch, attempt, nonce, nonce_before, nonce_echoed, boot_id,
+        "links (tenant_id, appliance_id, last_seen_at, epoch, attempt, nonce, nonce_before,
              clock_offset_ms, backlog, present_values, services, goodbye_reason, goodbye_at, expected_back_at, silent_since_at)",
         "ON CONFLICT (tenant_id, appliance_id) DO UPDATE SET
              last_seen_at = excluded.last_seen_at, epoch = excluded.epoch, attempt = excluded.attempt, nonce = excluded.nonce,
-             nonce_before = excluded.nonce_before, nonce_echoed = excluded.nonce_echoed, boot_id = excluded.boot_id,
+             nonce_before = excluded.nonce_before,
              clock_offset_ms = excluded.clock_offset_ms, backlog = excluded.backlog,
              present_values = excluded.present_values, services = excluded.services,
              goodbye_reason = excluded.goodbye_reason, goodbye_at = excluded.goodbye_at,
@@ -111,12 +110,10 @@ pub(crate) async fn save<'a>(tx: &mut Conn, links: impl Iterator<Item = (&'a Lin
     .map(drop)
 }
 
-/// Forgets every nonce: after a restore the agents hold newer ones than the restored rows, which proves nothing.
+/// Forgets every nonce: after a restore the agents hold newer ones than the restored rows, which proves nothing. The epoch stays:
+/// an appliance that was heard before and never comes back is silent.
 pub(crate) async fn forget_nonces(tx: &mut Conn) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE links SET nonce = '', nonce_before = '', nonce_echoed = 0, epoch = '', attempt = 0")
-        .execute(tx)
-        .await
-        .map(drop)
+    sqlx::query("UPDATE links SET nonce = '', nonce_before = '', attempt = 0").execute(tx).await.map(drop)
 }
 
 fn to_row((tenant_id, appliance_id): &LinkKey, link: &Link) -> Vec<Value> {
@@ -130,8 +127,6 @@ fn to_row((tenant_id, appliance_id): &LinkKey, link: &Link) -> Vec<Value> {
         Value::Int(link.attempt),
         text(&link.nonce),
         text(&link.nonce_before),
-        Value::Int(0),
-        text(&link.boot_id),
         Value::Int(link.clock_offset_ms),
         Value::Int(link.backlog),
         text(&link.present_values),
@@ -151,7 +146,6 @@ fn from_row(row: &AnyRow) -> Result<Link, sqlx::Error> {
         attempt: row.try_get("attempt")?,
         nonce: row.try_get("nonce")?,
         nonce_before: row.try_get("nonce_before")?,
-        boot_id: row.try_get("boot_id")?,
         clock_offset_ms: row.try_get("clock_offset_ms")?,
         backlog: row.try_get("backlog")?,
         present_values: row.try_get("present_values")?,

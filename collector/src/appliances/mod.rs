@@ -3,6 +3,7 @@
 //! Passive: types, pure rules (`join`, `clone`), keys (`authority`) and SQL (`store`, `certificates`, `tokens`, `links`, `directives`).
 //! An appliance's identity is its verified certificate, only (R13). Nothing here opens tickets or answers requests.
 
+use mainstay_shared::directive::Ask;
 use mainstay_shared::ids::ApplianceId;
 use mainstay_shared::time_source::UnixMs;
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,8 @@ pub(crate) enum ApplianceEvent {
     Enrolled { token_id: String, fingerprint: String, hostname: String, serial: String },
     /// It got a new certificate.
     Renewed { fingerprint: String, had_expired: bool },
+    /// Something was asked of it: the directive, and the word of the wish.
+    Asked { directive_id: String, ask: Ask },
     /// Its expired certificate waits for an operator's click (R26).
     RenewalRequested { public_key: String },
     /// An operator allowed the renewal.

@@ -14,6 +14,7 @@ use super::Room;
 use super::exit::{Exit, Failure};
 use crate::appliances::authority::Authority;
 use crate::db::Engine;
+use crate::flow::time_passes::LastLook;
 use crate::flow::{World, changes, daily_mail, notices_go_out, outside_watch, time_passes};
 use crate::lifecycle::Lifecycle;
 use crate::{metrics, router, server};
@@ -57,9 +58,10 @@ pub(crate) async fn run(room: Room) -> anyhow::Result<()> {
 fn start_stories(world: &World, lifecycle: &Lifecycle) -> anyhow::Result<()> {
     notices_go_out::run(world, lifecycle)?;
     let (time, daily) = (world.clone(), world.clone());
+    let last_look = Arc::new(LastLook::default());
     lifecycle.periodic("time passes", TIME_PERIOD, Arc::default(), move || {
-        let world = time.clone();
-        async move { time_passes::once(&world).await }
+        let (world, last_look) = (time.clone(), Arc::clone(&last_look));
+        async move { time_passes::once(&world, &last_look).await }
     });
     lifecycle.periodic("daily mail", DAILY_PERIOD, Arc::default(), move || {
         let world = daily.clone();

@@ -83,37 +83,35 @@ async fn run(
                 };
                 collector_faults::clear(tx, &world.config, now, &from, "agent", CODE_IDENTITY_CLONED, "released").await?;
             }
-            (done, Some(ApplianceEvent::Released { why: why.clone() }))
+            (done, ApplianceEvent::Released { why: why.clone() })
         }
         ApplianceAct::Retire { why } => {
             let done = store::set_state(tx, tenant_id, appliance_id, ApplianceState::Retired, "").await?;
-            (done, Some(ApplianceEvent::Retired { why: why.clone() }))
+            (done, ApplianceEvent::Retired { why: why.clone() })
         }
         ApplianceAct::RevokeCertificate { fingerprint, why } => {
             let done = certificates::revoke(tx, tenant_id, appliance_id, fingerprint, now).await?;
-            (done, Some(ApplianceEvent::CertificateRevoked { fingerprint: fingerprint.clone(), why: why.clone() }))
+            (done, ApplianceEvent::CertificateRevoked { fingerprint: fingerprint.clone(), why: why.clone() })
         }
         ApplianceAct::ApproveRenewal => {
             let done = certificates::approve_renewal(tx, tenant_id, appliance_id, actor, now).await?;
-            (done, Some(ApplianceEvent::RenewalApproved))
+            (done, ApplianceEvent::RenewalApproved)
         }
         ApplianceAct::ExpectHours { hours } => {
             let done = store::set_expected_hours(tx, tenant_id, appliance_id, hours).await?;
-            (done, Some(ApplianceEvent::ExpectedHoursSet { hours: hours.clone() }))
+            (done, ApplianceEvent::ExpectedHoursSet { hours: hours.clone() })
         }
         ApplianceAct::Ask(ask) => {
             let directive = Directive { id: random_hex_128(&world.rng), ask: ask.clone(), expires_at: now.plus(ASKED_FOR) };
             let key = (tenant_id.to_owned(), appliance_id.to_owned());
             directives::add(tx, &key, &directive, actor, now).await?;
-            (true, None)
+            (true, ApplianceEvent::Asked { directive_id: directive.id, ask: directive.ask })
         }
     };
     if !done {
         return Ok(Acted::NothingToDo);
     }
-    if let Some(event) = event {
-        audit::append(tx, tenant_id, now, actor, &subject(appliance_id), &event).await?;
-    }
+    audit::append(tx, tenant_id, now, actor, &subject(appliance_id), &event).await?;
     mark_change(tx).await?;
     Ok(Acted::Done)
 }

@@ -180,7 +180,9 @@ impl Story {
             let hash = record.hash();
             let known = if before { records::known_hashes(taking.tx, &self.key, &record.id).await? } else { Vec::new() };
             self.taken.receipted.push((record.id.clone(), hash.clone()));
-            if known.contains(&hash) {
+            // A gap in the place of a record that arrived after all: the box lost its own copy (damage) before the answer came.
+            let lost_copy = !known.is_empty() && matches!(payload, Payload::Gap(_));
+            if known.contains(&hash) || lost_copy {
                 self.taken.replays += 1;
                 return Ok(());
             }
@@ -264,12 +266,11 @@ impl Story {
 
     async fn take_start(&mut self, taking: &mut Taking<'_>, started: &Started) -> anyhow::Result<()> {
         let told = (started.hostname.clone(), started.agent_version.clone(), started.platform.clone());
-        if let Some(loaded) = taking.links.get_mut(&self.key) {
-            loaded.link.boot_id.clone_from(&started.boot_id);
-            if loaded.told != told {
-                store::set_told(taking.tx, &self.key.0, &self.key.1, &told.0, &told.1, &told.2).await?;
-                loaded.told = told;
-            }
+        if let Some(loaded) = taking.links.get_mut(&self.key)
+            && loaded.told != told
+        {
+            store::set_told(taking.tx, &self.key.0, &self.key.1, &told.0, &told.1, &told.2).await?;
+            loaded.told = told;
         }
         records::declare_services(taking.tx, &self.key, &started.services, self.frame.received_at).await?;
         taking.changed = true;

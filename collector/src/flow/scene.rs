@@ -144,14 +144,15 @@ impl Scene {
     }
 
     /// An episode that was not known finds its ticket; an older one of the same fault that never cleared ends with it, since an
-    /// agent knows one episode of a fault at a time (its spool was lost or rewound). `over_at`: it is over already.
+    /// agent knows one episode of a fault at a time (its spool was lost or rewound). `over_at`: it is over already; so is what
+    /// began before that moment.
     async fn begin(&mut self, tx: &mut Conn, desk: Desk<'_>, told: Told<'_>, over_at: Option<UnixMs>) -> anyhow::Result<()> {
         let (appliance_id, key, begins_at) = (&told.who.appliance_id, told.key, told.occurred_at);
         let older = self.landscape.open_episodes.iter().filter(|episode| is_of(episode, appliance_id, key)).cloned();
-        let older: Vec<Episode> = older.collect();
+        let older: Vec<Episode> = older.filter(|episode| over_at.is_none_or(|over_at| episode.raised_at <= over_at)).collect();
         self.find_ticket(tx, desk, told, over_at).await?;
-        for episode in older.into_iter().filter(|_| over_at.is_none()) {
-            self.clear(tx, desk, episode, "replaced", begins_at).await?;
+        for episode in older {
+            self.clear(tx, desk, episode, "replaced", over_at.unwrap_or(begins_at)).await?;
         }
         Ok(())
     }

@@ -100,9 +100,9 @@ impl Stage {
             ))
             .await;
             self.run(format!(
-                "INSERT INTO links (tenant_id, appliance_id, last_seen_at, epoch, attempt, nonce, nonce_before, nonce_echoed, boot_id,
+                "INSERT INTO links (tenant_id, appliance_id, last_seen_at, epoch, attempt, nonce, nonce_before,
                    clock_offset_ms, backlog, present_values, services, goodbye_reason)
-                 VALUES ('{tenant}', '{appliance}', {now}, 'e', 0, '', '', 0, '', 0, 0, '', '', '')"
+                 VALUES ('{tenant}', '{appliance}', {now}, 'e', 0, '', '', 0, 0, '', '', '')"
             ))
             .await;
             for service in *services {

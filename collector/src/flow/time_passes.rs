@@ -2,6 +2,8 @@
 //!
 //! Idempotent, without input: it runs on a period and when nudged, on any node; what a node claims, no other does.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use anyhow::Context as _;
 use mainstay_shared::time_source::UnixMs;
 use serde::Serialize;
@@ -20,13 +22,32 @@ use crate::tickets::{Ticket, TicketEvent, TicketState, store as tickets};
 /// Recovered tickets looked at in one pass.
 const CLOSE_AT_ONCE: i64 = 200;
 
-/// One pass.
+/// When a node last looked at the time, in ms since 1970; 0 before the first time.
+#[derive(Debug, Default)]
+pub(crate) struct LastLook(AtomicI64);
+
+/// One pass. A pause of the collector itself (its machine stood still, the database was away) counts like a
+/// start: agents are given the time to be heard again before anybody is called silent.
 ///
 /// # Errors
 /// If the database refuses; the next period is the retry.
-pub(crate) async fn once(world: &World) -> anyhow::Result<()> {
+pub(crate) async fn once(world: &World, last: &LastLook) -> anyhow::Result<()> {
+    let (now, before) = (world.time.now(), last.0.load(Ordering::Relaxed));
+    if before != 0 && now > UnixMs(before).plus(world.config.silence_after / 2) {
+        tracing::warn!(last_look_at = %UnixMs(before), "the collector stood still: silence is not judged for a while");
+        collector_starts(world).await?;
+    }
+    clocks_and_silence(world).await?;
+    last.0.store(now.0, Ordering::Relaxed);
+    closing_and_nightly(world).await
+}
+
+async fn clocks_and_silence(world: &World) -> anyhow::Result<()> {
     clocks_run(world).await.context("telling of clocks")?;
-    silence_falls::once(world).await.context("judging silence")?;
+    silence_falls::once(world).await.context("judging silence")
+}
+
+async fn closing_and_nightly(world: &World) -> anyhow::Result<()> {
     recovered_tickets_close(world).await.context("closing recovered tickets")?;
     let now = world.time.now();
     if transact!(world.db, Turn::Console, |tx| { Ok(retention::claim_day(tx, now).await?) }) {
@@ -104,7 +125,13 @@ async fn recovered_tickets_close(world: &World) -> anyhow::Result<()> {
 /// The nightly check: clock rows are a cache of the log; one that disagrees is repaired, and that is recorded.
 async fn nightly(world: &World) -> anyhow::Result<()> {
     let now = world.time.now();
-    let gone = transact!(world.db, Turn::Console, |tx| { Ok(retention::prune(tx, now).await?) });
+    let mut gone = transact!(world.db, Turn::Console, |tx| { Ok(retention::prune(tx, now).await?) });
+    let appliances = retention::sampled(&mut *world.db.read().await?).await?;
+    for (tenant_id, appliance_id) in appliances {
+        // One appliance a transaction: intake must not wait for a day's samples of all.
+        gone +=
+            transact!(world.db, Turn::Console, |tx| { Ok(retention::prune_samples(tx, &tenant_id, &appliance_id, now).await?) });
+    }
     tracing::info!(gone, "old rows removed");
     let mut below = None;
     loop {

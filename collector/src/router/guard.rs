@@ -2,13 +2,16 @@
 //! in the table, the caller behind cookie or token, checks origin and form token of whatever may act, and puts the security headers
 //! on every answer. It decides who may come in, never what they may do to a record.
 
-use axum::body::{Body, to_bytes};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
 use axum::extract::{Form, FromRequest as _, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use axum_extra::extract::CookieJar;
+use http_body_util::BodyExt as _;
 use mainstay_shared::ids::random_hex_128;
 use serde::Deserialize;
 
@@ -25,6 +28,10 @@ use crate::web::cookies;
 
 /// The largest body of a form or an API call.
 pub(crate) const MAX_BODY_BYTES: usize = 64 << 10;
+/// How much of a body that is too large is read to its end.
+const READ_TO_BE_HEARD: usize = 4 << 20;
+/// How long a body may take to arrive.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
 /// Set by the console's script on what it fetches by itself: such a request doesn't keep a session alive.
 const LIVE_HEADER: &str = "x-mainstay-live";
 
@@ -64,7 +71,8 @@ async fn admit(
     match route.who {
         Who::Token(right) => {
             let principal = by_token(world, request.headers()).await?.ok_or(Refusal::NotSignedIn)?;
-            with_right(right, principal, request)
+            let request = with_right(right, principal, request)?;
+            if acts { with_whole_body(request).await } else { Ok(request) }
         }
         Who::Metrics => match by_token(world, request.headers()).await? {
             Some(principal) => with_right(Right::Read, principal, request),
@@ -178,7 +186,7 @@ struct FormToken {
 /// Reads the form once, checks its token, and hands the bytes on.
 async fn with_checked_form(request: Request, csrf_token: &str) -> Result<Request, Refusal> {
     let (parts, body) = request.into_parts();
-    let bytes = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Refusal::TooLarge)?;
+    let bytes = read(body).await?;
     let mut probe = Request::new(Body::from(bytes.clone()));
     *probe.method_mut() = Method::POST;
     if let Some(kind) = parts.headers.get(CONTENT_TYPE) {
@@ -189,6 +197,31 @@ async fn with_checked_form(request: Request, csrf_token: &str) -> Result<Request
         return Err(Refusal::BadForm);
     }
     Ok(Request::from_parts(parts, Body::from(bytes)))
+}
+
+/// The request with its body read.
+async fn with_whole_body(request: Request) -> Result<Request, Refusal> {
+    let (parts, body) = request.into_parts();
+    Ok(Request::from_parts(parts, Body::from(read(body).await?)))
+}
+
+/// Keeps at most [`MAX_BODY_BYTES`], within a limit of time. A part of what is beyond is read and dropped, or its sender would meet
+/// a closed connection, not the answer.
+async fn read(mut body: Body) -> Result<Bytes, Refusal> {
+    let arrives = async {
+        let (mut bytes, mut read_bytes) = (Vec::new(), 0_usize);
+        while let Some(frame) = body.frame().await {
+            let data = frame.map_err(|_| Refusal::BadForm)?.into_data().unwrap_or_default();
+            read_bytes += data.len();
+            if read_bytes <= MAX_BODY_BYTES {
+                bytes.extend_from_slice(&data);
+            } else if read_bytes > READ_TO_BE_HEARD {
+                break;
+            }
+        }
+        if read_bytes > MAX_BODY_BYTES { Err(Refusal::TooLarge) } else { Ok(Bytes::from(bytes)) }
+    };
+    tokio::time::timeout(ARRIVES_WITHIN, arrives).await.unwrap_or(Err(Refusal::TooSlow))
 }
 
 /// Equality whose time tells nothing: both are hashed first.

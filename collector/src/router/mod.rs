@@ -6,10 +6,10 @@ mod headers;
 mod refusal;
 mod guard;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use tower::ServiceBuilder;
 
 use crate::api;
@@ -22,6 +22,7 @@ pub(crate) fn web(world: &World, watched: Router<World>) -> Router {
         .merge(pages())
         .merge(api::router())
         .merge(watched)
+        .layer(Extension(web::events::Streams::default()))
         .layer(DefaultBodyLimit::max(guard::MAX_BODY_BYTES))
         .with_state(world.clone());
     let guarded = ServiceBuilder::new().layer(from_fn_with_state(world.clone(), guard::guard)).service(inside);

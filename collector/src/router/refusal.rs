@@ -27,6 +27,8 @@ pub(crate) enum Refusal {
     BadForm,
     /// The body is larger than any form of ours.
     TooLarge,
+    /// The body did not arrive in time.
+    TooSlow,
     /// Ours to mend.
     Internal(anyhow::Error),
 }
@@ -44,6 +46,7 @@ impl Refusal {
             return self.for_programs();
         }
         match self {
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT.into_response(),
             Self::NotSignedIn if path != "/events" => Redirect::to("/sign-in").into_response(),
             Self::OwesCode => Redirect::to("/sign-in/code").into_response(),
             Self::NotSignedIn => StatusCode::UNAUTHORIZED.into_response(),
@@ -85,6 +88,7 @@ impl Refusal {
                 ApiError::Refused { word: "foreign_origin", message }.into_response()
             }
             Self::TooLarge => ApiError::TooLarge.into_response(),
+            Self::TooSlow => ApiError::TooSlow.into_response(),
             Self::Internal(error) => ApiError::Internal(error).into_response(),
         }
     }

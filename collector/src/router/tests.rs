@@ -255,6 +255,12 @@ async fn a_token_bound_to_a_customer_sees_no_other(db: Db) {
         assert!(!body.contains("city") && !body.contains("Riverside"), "{path}: {body}");
     }
     assert_eq!(ask(&app, get(&format!("/api/v1/appliances/{}/health", sample::BOX_A))).await.status(), StatusCode::OK);
+    sample::token(&world, "li", Role::SystemEngineer, None).await.expect("a token");
+    for (id, expected) in [("id-li-all", StatusCode::NOT_FOUND), ("id-li-bank", StatusCode::NO_CONTENT)] {
+        let revoke = request("POST", &format!("/api/v1/tokens/{id}/revoke")).header("authorization", format!("Bearer {token}"));
+        let answer = ask(&app, revoke.body(Body::empty()).expect("a request")).await;
+        assert_eq!(answer.status(), expected, "a bound token ends itself and no token of all customers: {id}");
+    }
 }
 
 #[tokio::test]

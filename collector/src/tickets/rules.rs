@@ -100,9 +100,13 @@ pub(crate) fn place(
             return Action::Reopen(*position, *why);
         }
     }
+    // A closed one can't come back beside a living one of its cause.
+    let has_heir = |closed: &Ticket| {
+        candidates.iter().any(|other| other.ticket.state != TicketState::Closed && other.ticket.cause == closed.cause)
+    };
     if let Some((position, candidate, why)) = matching(TicketState::Closed) {
         let since = candidate.ticket.closed_at.unwrap_or_default();
-        if now <= since.plus(flap_window) && recovered.is_none() {
+        if now <= since.plus(flap_window) && recovered.is_none() && !has_heir(&candidate.ticket) {
             return if arriving.already_cleared { Action::Join(position, why) } else { Action::Reopen(position, why) };
         }
     }

@@ -152,18 +152,3 @@ async fn hostile_text_from_agents_and_customers_stays_text() {
         assert!(!html.contains(" style="), "{path}: an inline style");
     }
 }
-
-/// Serves the sample at the address that `MAINSTAY_SHOW_PAGES` names until it is killed, with sessions `zh` and `en`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "for a person who wants to look at the pages"]
-async fn show_the_pages() {
-    let address = std::env::var("MAINSTAY_SHOW_PAGES").unwrap_or_else(|_| "127.0.0.1:18080".into());
-    let t = TestDb::sqlite().await;
-    let (world, _announce) = sample::world(&t.db, &format!("http://{address}"));
-    sample::seed(&world, "").await.expect("a seeded world");
-    sample::session(&world, "li", "zh").await.expect("a session");
-    sample::session(&world, "mia", "en").await.expect("a session");
-    sample::session(&world, "otto", "op").await.expect("a session");
-    let listener = tokio::net::TcpListener::bind(&address).await.expect("binds");
-    axum::serve(listener, crate::router::web(&world, Router::new())).await.expect("serves");
-}

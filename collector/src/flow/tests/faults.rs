@@ -6,6 +6,7 @@ use mainstay_shared::severity::Severity;
 use crate::db::Db;
 use crate::db::testing::both_databases;
 use crate::flow::testing::Stage;
+use crate::flow::time_passes::{self, LastLook};
 use crate::tickets::TicketState;
 
 both_databases!(
@@ -23,6 +24,7 @@ both_databases!(
     restated_faults_after_a_restore_open_what_was_lost_and_double_nothing,
     two_nodes_that_race_with_one_fault_open_one_ticket,
     a_rewound_spool_leaves_no_episode_open_for_ever,
+    the_end_of_a_fault_ends_it_whatever_id_its_raise_was_given,
 );
 
 const DOWN: (&str, &str) = ("service:web", "service_down");
@@ -124,7 +126,7 @@ async fn what_had_cleared_when_it_arrived_opens_as_recovered_without_a_clock(db:
     assert_eq!(stage.story(ticket).await, ["opened"]);
     stage.later(3600);
     stage.heard_but(&[]).await;
-    crate::flow::time_passes::once(&stage.world).await.expect("passes");
+    time_passes::once(&stage.world, &LastLook::default()).await.expect("passes");
     assert_eq!(stage.story(ticket).await, ["opened"], "nobody is paged for it");
 }
 
@@ -225,4 +227,22 @@ async fn a_rewound_spool_leaves_no_episode_open_for_ever(db: Db) {
     stage.arrive("bank", "a", &[stage.cleared(&own)]).await;
     let tickets = stage.tickets("bank").await;
     assert_eq!((tickets.len(), tickets[0].state), (1, TicketState::Recovered));
+}
+
+async fn the_end_of_a_fault_ends_it_whatever_id_its_raise_was_given(db: Db) {
+    let stage = Stage::new(db).await;
+    stage.customer("bank", &[("a", &["web"])]).await;
+    let unseen = stage.raised(DOWN.0, DOWN.1);
+    stage.later(60);
+    let mut late = stage.cleared(&unseen);
+    stage.later(60);
+    // Taken under an id of its own, since the agent's spool had been rewound and its id was used before.
+    stage.arrive("bank", "a", &[stage.raised(DOWN.0, DOWN.1)]).await;
+    stage.later(60);
+    late.change.episode = Some(stage.raised(DOWN.0, DOWN.1).record);
+    stage.arrive("bank", "a", &[late]).await;
+    assert_eq!(stage.tickets("bank").await[0].state, TicketState::Open, "an older end is not this one's");
+    stage.arrive("bank", "a", &[stage.cleared(&unseen)]).await;
+    assert_eq!(stage.tickets("bank").await[0].state, TicketState::Recovered);
+    assert_eq!(stage.tickets("bank").await.len(), 1);
 }

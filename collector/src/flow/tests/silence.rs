@@ -2,13 +2,14 @@
 
 use mainstay_shared::severity::Severity;
 
+use crate::appliances::links;
 use crate::customers::VENDOR_TENANT;
 use crate::db::testing::both_databases;
 use crate::db::{Db, Turn, transact};
 use crate::flow::collector_faults::appliance_is_back;
 use crate::flow::faults_arrive::ArrivedFrom;
 use crate::flow::testing::Stage;
-use crate::flow::time_passes;
+use crate::flow::time_passes::{self, LastLook};
 use crate::tickets::TicketState;
 
 both_databases!(
@@ -17,12 +18,14 @@ both_databases!(
     a_goodbye_is_respected_until_it_is_overdue,
     a_silent_site_is_one_ticket,
     a_collector_that_was_down_two_hours_opens_nothing,
+    a_collector_that_stood_still_opens_nothing_until_agents_could_be_heard,
+    an_appliance_that_never_comes_back_after_a_restore_is_silent,
     the_silence_of_many_customers_is_ours,
     a_node_that_falls_silent_while_the_other_is_down_upgrades_its_ticket,
 );
 
 async fn pass(stage: &Stage) {
-    time_passes::once(&stage.world).await.expect("passes");
+    time_passes::once(&stage.world, &LastLook::default()).await.expect("passes");
 }
 
 async fn a_silent_appliance_opens_a_ticket_that_recovers_when_it_is_back(db: Db) {
@@ -110,6 +113,41 @@ async fn a_collector_that_was_down_two_hours_opens_nothing(db: Db) {
     stage.heard_but(&[]).await;
     pass(&stage).await;
     assert!(stage.tickets("bank").await.is_empty());
+}
+
+async fn a_collector_that_stood_still_opens_nothing_until_agents_could_be_heard(db: Db) {
+    let stage = Stage::new(db).await;
+    stage.customer("bank", &[("a", &["web"]), ("b", &["web"])]).await;
+    let last = LastLook::default();
+    time_passes::once(&stage.world, &last).await.expect("passes");
+    stage.later(7200);
+    time_passes::once(&stage.world, &last).await.expect("passes");
+    stage.later(60);
+    stage.heard_but(&["b"]).await;
+    time_passes::once(&stage.world, &last).await.expect("passes");
+    assert!(stage.tickets("bank").await.is_empty(), "its database was away for two hours, not the agents");
+    for _ in 0..10 {
+        stage.later(60);
+        stage.heard_but(&["b"]).await;
+        time_passes::once(&stage.world, &last).await.expect("passes");
+    }
+    assert_eq!(stage.tickets("bank").await.len(), 1, "who is still not heard is silent");
+}
+
+async fn an_appliance_that_never_comes_back_after_a_restore_is_silent(db: Db) {
+    let stage = Stage::new(db).await;
+    stage.customer("bank", &[("a", &["web"]), ("b", &[])]).await;
+    forget(&stage).await.expect("forgets");
+    time_passes::collector_starts(&stage.world).await.expect("starts");
+    stage.later(601);
+    stage.heard_but(&["a"]).await;
+    pass(&stage).await;
+    assert_eq!(stage.tickets("bank").await.len(), 1);
+}
+
+async fn forget(stage: &Stage) -> anyhow::Result<()> {
+    transact!(stage.world.db, Turn::Console, |tx| { Ok(links::forget_nonces(tx).await?) });
+    Ok(())
 }
 
 async fn the_silence_of_many_customers_is_ours(db: Db) {

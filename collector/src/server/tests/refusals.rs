@@ -10,6 +10,7 @@ both_databases!(
     every_route_is_closed_to_strangers_and_to_odd_spellings,
     a_certificate_of_another_authority_does_not_get_through_the_handshake,
     what_is_too_large_too_deep_or_no_message_is_refused_and_others_are_unharmed,
+    a_refusal_is_heard_whatever_is_still_on_its_way,
     another_appliances_name_in_a_body_is_refused_and_recorded,
     health_is_open_and_figures_are_for_this_machine_only,
     too_many_requests_are_told_to_wait_and_faults_last
@@ -98,6 +99,7 @@ async fn what_is_too_large_too_deep_or_no_message_is_refused_and_others_are_unha
     let rows = [
         ("a bomb", send(bomb, "zstd").await, StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         ("2 MiB", send(vec![b' '; 2 << 20], "identity").await, StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+        ("12 MiB", send(vec![b' '; 12 << 20], "identity").await, StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         ("depth", send(deep, "identity").await, StatusCode::BAD_REQUEST, "bad_message"),
         ("no JSON", send(b"\0\xff".to_vec(), "identity").await, StatusCode::BAD_REQUEST, "bad_message"),
         ("no zstd", send(b"hello".to_vec(), "zstd").await, StatusCode::BAD_REQUEST, "bad_message"),
@@ -119,6 +121,22 @@ async fn what_is_too_large_too_deep_or_no_message_is_refused_and_others_are_unha
     let many = (1..=501).map(|seq| other.test(seq)).collect();
     let many = other.report(many);
     assert_eq!(other.send(&many).await.0, StatusCode::BAD_REQUEST);
+}
+
+async fn a_refusal_is_heard_whatever_is_still_on_its_way(db: Db) {
+    let house = House::open(db, 1).await;
+    let mine = house.enrol().await;
+    let stranger = house.client(None);
+    let body = vec![b' '; 6 << 20];
+    for (client, path, encoding, expected) in [
+        (&mine.client, "/agent/v1/nothing", "identity", StatusCode::NOT_FOUND),
+        (&mine.client, PATH_REPORTS, "gzip", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        (&stranger, PATH_REPORTS, "identity", StatusCode::UNAUTHORIZED),
+        (&stranger, PATH_ENROL, "identity", StatusCode::PAYLOAD_TOO_LARGE),
+    ] {
+        let request = client.post(format!("{}{path}", house.base())).header("Content-Encoding", encoding).body(body.clone());
+        assert_eq!(request.send().await.expect("an answer").status(), expected, "{path}");
+    }
 }
 
 async fn another_appliances_name_in_a_body_is_refused_and_recorded(db: Db) {

@@ -8,6 +8,8 @@ both_databases!(
     a_rewound_snapshot_is_held_its_faults_taken_and_released_by_an_operator,
     two_living_copies_of_one_box_are_found,
     holes_and_gaps_are_counted_and_block_nothing,
+    a_gap_in_the_place_of_a_record_that_arrived_proves_no_copy,
+    a_first_answer_lost_after_a_restore_proves_no_copy,
     samples_are_placed_in_the_collectors_time,
     one_bad_record_is_refused_and_the_rest_taken,
     another_record_under_the_same_id_is_a_new_event,
@@ -68,6 +70,7 @@ async fn a_rewound_snapshot_is_held_its_faults_taken_and_released_by_an_operator
     assert_eq!(house.count("SELECT COUNT(*) FROM tickets WHERE code = $1", "identity_cloned").await, 1);
     assert_eq!(house.events("held").await, 1);
     assert_eq!(house.act(&mine, ApplianceAct::Ask(Ask::ReportNow)).await, Acted::Done);
+    assert_eq!(house.events("asked").await, 1, "who asks what of which appliance is recorded");
     let (_, quiet) = post::<PollReply>(&mine.client, &house.base(), PATH_POLL, &mine.poll(0)).await;
     assert!(quiet.expect("answers").directives.is_empty(), "a held appliance is asked nothing");
     assert_eq!(house.act(&mine, ApplianceAct::Release { why: "set back on purpose".into() }).await, Acted::Done);
@@ -113,6 +116,37 @@ async fn holes_and_gaps_are_counted_and_block_nothing(db: Db) {
     assert_eq!(house.count("SELECT CAST(SUM(lost_count) AS BIGINT) FROM gaps WHERE why = $1", "missing").await, 2);
     mine.say(vec![mine.test(8)]).await;
     assert_eq!(house.events("test_received").await, 3, "what was thought missing is taken when it comes");
+}
+
+async fn a_gap_in_the_place_of_a_record_that_arrived_proves_no_copy(db: Db) {
+    let house = House::open(db, 1).await;
+    let mut mine = house.enrol().await;
+    mine.say(vec![mine.test(1), mine.test(2)]).await;
+    // The answer was lost, and the box's own copy rotted before it sent it again.
+    let gap = mainstay_shared::record::Gap { from_seq: 2, to_seq: 2, why: "corrupt".into(), count: 1 };
+    let reply = mine.say(vec![mine.test(1), mine.record(2, Payload::Gap(gap))]).await;
+    assert_eq!((reply.acks[0].seq, reply.held), (2, false));
+    assert_eq!(house.events("held").await, 0);
+    assert_eq!(house.events("records_lost").await, 0, "nothing is lost");
+}
+
+async fn a_first_answer_lost_after_a_restore_proves_no_copy(db: Db) {
+    let house = House::open(db, 1).await;
+    let mut mine = house.enrol().await;
+    for seq in 1..4 {
+        mine.say(vec![mine.test(seq)]).await;
+    }
+    forget_nonces(&house.world.db).await.expect("forgets");
+    let lost = mine.report(vec![mine.test(4)]);
+    assert_eq!(mine.send(&lost).await.0, StatusCode::OK);
+    assert!(!mine.say(vec![mine.test(4)]).await.held);
+    assert!(!mine.say(vec![mine.test(5)]).await.held);
+    assert_eq!(house.events("held").await, 0);
+}
+
+async fn forget_nonces(db: &Db) -> anyhow::Result<()> {
+    transact!(*db, Turn::Console, |tx| { Ok(crate::appliances::links::forget_nonces(tx).await?) });
+    Ok(())
 }
 
 async fn samples_are_placed_in_the_collectors_time(db: Db) {

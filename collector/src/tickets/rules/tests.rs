@@ -127,6 +127,19 @@ fn a_fault_that_comes_back_reopens_within_the_flap_window_and_opens_anew_after_i
 }
 
 #[test]
+fn a_closed_ticket_does_not_come_back_beside_a_living_one_of_its_cause() {
+    let (web, disk) = (key("service:web service_down"), key("disk:/var disk_full"));
+    let closed = candidate("a", &web, 90, TicketState::Closed, 1);
+    let heir = candidate("a", &web, 10, TicketState::Open, 0);
+    // Late news of the disk on which the service depends, from the time of the closed one.
+    let then = NOW.plus_ms(-90 * MINUTE);
+    let arriving = Arriving { appliance_id: "a", key: &disk, occurred_at: then, already_cleared: false, silent_site: None };
+    let alone = place(&arriving, std::slice::from_ref(&closed), &landscape(), FLAP, NOW);
+    assert_eq!(alone, Action::Reopen(0, SameCause::Dependency));
+    assert_eq!(place(&arriving, &[closed, heir], &landscape(), FLAP, NOW), Action::Open(OpenReason::NewCause));
+}
+
+#[test]
 fn a_ticket_keeps_its_cause_when_staff_regroup_its_service() {
     let web = key("service:web service_down");
     let mut other = candidate("c", &key("service:mail service_down"), 60, TicketState::Open, 0);
