@@ -37,7 +37,10 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     let (spool, opened) = Spool::open(&config.state_dir.join("spool"), limits, &SystemRandom::new(), time.clone())?;
     let host = Host::look(&Place::here(time.clone()));
     let kind = start::judge(&opened.starts, &host.boot_id, host.uptime_s);
-    start::announce(&spool, kind, host, config.declared_services(), time.now()).await?;
+    // A full lane or disk must not keep the agent from delivering what fills it.
+    if let Err(error) = start::announce(&spool, kind, host, config.declared_services(), time.now()).await {
+        tracing::error!("the start could not be recorded: {:#}", anyhow::Error::new(error));
+    }
     let safe_mode = kind.is_safe_mode();
     let (current, current_seen) = cell::channel(Current::default());
     let (contact, nudge, reference) = (Contact::default(), Arc::new(Notify::new()), ClockReference::default());

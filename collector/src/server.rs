@@ -37,6 +37,8 @@ mod tls;
 
 /// Agents hold a connection each while they poll.
 const AGENT_CONNECTIONS: usize = 20_000;
+/// Of these, connections without a client certificate: strangers can't take the places of appliances.
+const STRANGERS: usize = 500;
 const WEB_CONNECTIONS: usize = 2_000;
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 const HEADERS_WITHIN: Duration = Duration::from_secs(20);
@@ -69,11 +71,11 @@ pub(crate) async fn serve_agents(world: &World, authority: Arc<Authority>, lifec
     lifecycle.spawn("intake", worker.run());
     lifecycle.spawn("directives", board.clone().run(world.clone(), lifecycle.stop()));
     let door = Arc::new(Door::new(world.clone(), authority, intake, board, lifecycle.stop()));
-    let stop = lifecycle.stop();
+    let (stop, strangers) = (lifecycle.stop(), Arc::new(Semaphore::new(STRANGERS)));
     lifecycle.spawn("agents' listener", async move {
         let most = AGENT_CONNECTIONS;
         accept(listener, most, stop.clone(), move |stream, address| {
-            agent_connection(Arc::clone(&door), acceptor.clone(), stream, address, stop.clone())
+            agent_connection(Arc::clone(&door), Arc::clone(&strangers), acceptor.clone(), (stream, address), stop.clone())
         })
         .await
     });
@@ -152,11 +154,22 @@ where
     Ok(())
 }
 
-async fn agent_connection(door: Arc<Door>, acceptor: TlsAcceptor, stream: TcpStream, address: SocketAddr, stop: Stop) {
+async fn agent_connection(
+    door: Arc<Door>,
+    strangers: Arc<Semaphore>,
+    acceptor: TlsAcceptor,
+    (stream, address): (TcpStream, SocketAddr),
+    stop: Stop,
+) {
     let Some((stream, protocol)) = handshake(&acceptor, stream, address).await else { return };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let fingerprint = certificate.map(|leaf| crate::appliances::authority::fingerprint(leaf));
     let stranger = fingerprint.is_none();
+    let place = if stranger { strangers.try_acquire().ok() } else { None };
+    if stranger && place.is_none() {
+        tracing::debug!(peer = %address, "too many connections without a client certificate");
+        return;
+    }
     let peer = Peer { address, fingerprint };
     let service = service_fn(move |request| {
         let (door, peer) = (Arc::clone(&door), peer.clone());
@@ -168,6 +181,7 @@ async fn agent_connection(door: Arc<Door>, acceptor: TlsAcceptor, stream: TcpStr
     } else {
         serving.await;
     }
+    drop(place);
 }
 
 async fn web_connection(router: axum::Router, acceptor: Option<TlsAcceptor>, stream: TcpStream, address: SocketAddr, stop: Stop) {

@@ -31,6 +31,8 @@ pub mod error_words {
     pub const STALE_REQUEST: &str = "stale_request";
     /// The body is not a message of this version.
     pub const BAD_MESSAGE: &str = "bad_message";
+    /// The body is larger than the path accepts: send less.
+    pub const TOO_LARGE: &str = "too_large";
     /// Too much, too often: wait as `Retry-After` says.
     pub const SLOW_DOWN: &str = "slow_down";
     /// Renewing an expired certificate waits for an operator.

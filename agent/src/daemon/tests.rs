@@ -115,6 +115,56 @@ async fn an_agent_enrols_runs_answers_on_its_socket_and_says_goodbye_on_sigterm(
 }
 
 #[tokio::test]
+async fn a_spool_that_is_full_of_faults_is_delivered_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (epoch, taken) = (CollectorEpoch::random(&SystemRandom::new()), Arc::new(Mutex::new(Vec::new())));
+    let seen = Arc::clone(&taken);
+    let stand_in = StandIn::start(Arc::new(Authority::new((2020, 2090))), move |asked, by| take(asked, by, &epoch, &seen)).await;
+    let (mut config, time) = (configured(dir.path()), TimeSource::system());
+    config.spool_max_bytes = 128 << 10;
+    let join = dir.path().join("join");
+    std::fs::write(&join, stand_in.join().to_secret_text()).unwrap();
+    enroll(&config.state_dir, &Settings::default(), Some(join), false, &time, OUTPUT).await.unwrap();
+    let limits = Limits { max_bytes: config.spool_max_bytes };
+    let (spool, _) = Spool::open(&config.state_dir.join("spool"), limits, &SystemRandom::new(), time.clone()).unwrap();
+    let mut accepted = Vec::new();
+    while let Ok(id) = spool.push(raised(accepted.len())).await {
+        accepted.push(id);
+    }
+    drop(spool);
+    let delivered = async {
+        while !accepted.iter().all(|id| taken.lock().unwrap().iter().any(|record| record.id == *id)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let running = tokio::task::LocalSet::new();
+    let ended = running.run_until(async {
+        tokio::select! {
+            ended = run(config.clone(), time.clone()) => panic!("{ended:?}"),
+            () = delivered => {}
+            () = tokio::time::sleep(Duration::from_secs(60)) => panic!("not delivered"),
+        }
+    });
+    ended.await;
+    let taken = taken.lock().unwrap();
+    assert!(!taken.iter().any(|r| matches!(r.payload, Payload::Started(_))), "the lane was full at the start");
+}
+
+fn raised(n: usize) -> Payload {
+    use mainstay_shared::fault::{FaultChange, FaultChangeKind, FaultGrounds, FaultKey, Level};
+    Payload::Fault(FaultChange {
+        kind: FaultChangeKind::Raised,
+        key: FaultKey::new(format!("service:{n}"), "service_down"),
+        episode: None,
+        level: Level::Serious,
+        summary: "x".repeat(400),
+        grounds: FaultGrounds::default(),
+        at: UnixMs(1),
+        present_at_start: false,
+    })
+}
+
+#[tokio::test]
 async fn without_an_enrolment_it_does_not_start_and_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let failure = run(configured(dir.path()), TimeSource::system()).await.unwrap_err();

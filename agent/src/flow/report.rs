@@ -83,7 +83,9 @@ pub(crate) async fn run(reporting: Reporting, stop: StopSignal) -> anyhow::Resul
             }
         }
     }
-    goodbye::say(&story.reporting.spool, story.reporting.time.now()).await?;
+    if let Err(error) = goodbye::say(&story.reporting.spool, story.reporting.time.now()).await {
+        tracing::error!("the goodbye could not be recorded: {:#}", anyhow::Error::new(error));
+    }
     if tokio::time::timeout(DRAIN, story.drain()).await.is_err() {
         tracing::warn!("not everything could be delivered before the stop; it waits in the spool");
     }
@@ -170,7 +172,9 @@ impl Story {
                 contact.failed(&why);
                 return Ok(Round::Wait(after.unwrap_or_else(|| self.backoff.next(&SystemRandom::new()))));
             }
-            Outcome::Refused { word, message } if word == error_words::BAD_MESSAGE || word.is_empty() => {
+            Outcome::Refused { word, message }
+                if matches!(word.as_str(), error_words::BAD_MESSAGE | error_words::TOO_LARGE | "") =>
+            {
                 contact.reached(&self.reporting.time);
                 return self.refused(records, &message).await;
             }
@@ -181,7 +185,9 @@ impl Story {
             }
             Outcome::Stale { message } => {
                 tracing::error!(message, "a newer request of the same epoch came first");
-                goodbye::say_back_at_once(&self.reporting.spool, self.reporting.time.now()).await?;
+                if let Err(error) = goodbye::say_back_at_once(&self.reporting.spool, self.reporting.time.now()).await {
+                    tracing::error!("the goodbye could not be recorded: {:#}", anyhow::Error::new(error));
+                }
                 return Err(StaleEpoch.into());
             }
         }

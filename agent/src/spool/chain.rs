@@ -117,7 +117,10 @@ impl Chain {
         let file = match begun {
             Ok(file) => file,
             Err(error) => {
-                drop(std::fs::remove_file(&path));
+                // What can't be removed is no segment of ours, but its number is taken.
+                if std::fs::remove_file(&path).is_err() && path.exists() {
+                    self.segments.insert(number, 0);
+                }
                 return Err(error);
             }
         };
@@ -189,9 +192,15 @@ impl Chain {
         file.sync_data()
     }
 
-    /// Deletes segments from the oldest on while they are older than `oldest_needed` (`None`: none is needed) and not open.
+    /// Deletes segments from the oldest on while they are older than `oldest_needed` (`None`: none is needed) and not open. The
+    /// newest of the fault lane stays, also while none is open after a failed sync: its checkpoint is all that is left of the others.
     pub(super) fn delete_before(&mut self, oldest_needed: Option<u32>) -> io::Result<()> {
-        let keep_from = oldest_needed.unwrap_or(u32::MAX).min(self.head.as_ref().map_or(u32::MAX, |h| h.number));
+        let head = self.head.as_ref().map(|h| h.number);
+        let newest = match self.lane {
+            Lane::Fault => self.segments.iter().rev().find(|(_, bytes)| **bytes > 0).map(|(number, _)| *number),
+            Lane::Sample => None,
+        };
+        let keep_from = oldest_needed.unwrap_or(u32::MAX).min(head.or(newest).unwrap_or(u32::MAX));
         let old: Vec<u32> = self.segments.range(..keep_from).map(|(n, _)| *n).collect();
         for number in &old {
             std::fs::remove_file(self.path(*number))?;

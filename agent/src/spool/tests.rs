@@ -269,6 +269,22 @@ fn after_a_failed_fsync_the_record_is_written_elsewhere_and_accepted_once() {
 }
 
 #[test]
+fn nonce_and_open_episodes_outlive_a_failed_fsync_while_nothing_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path(), ROOMY);
+    let first = store.push(fault(1, FaultChangeKind::Raised, None)).unwrap();
+    let nonce = Nonce::random(&SystemRandom::new());
+    store.ack(vec![first.clone()], Some(nonce.clone()), None).unwrap();
+    store.fault.failing_syncs = 9;
+    assert!(matches!(store.push(fault(2, FaultChangeKind::Raised, None)), Err(SpoolError::Io { .. })));
+    store.delete_done();
+    drop(store);
+    let store = open(dir.path(), ROOMY);
+    assert_eq!(store.state.nonce, Some(nonce));
+    assert_eq!(store.state.open.iter().map(|open| &open.episode).collect::<Vec<_>>(), [&first]);
+}
+
+#[test]
 fn a_segment_that_somebody_deleted_becomes_gaps_while_the_agent_runs_and_after() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path(), Limits { max_bytes: 128 << 10 });

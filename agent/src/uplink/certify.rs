@@ -12,6 +12,7 @@ use mainstay_shared::enrolment::{EnrolReply, EnrolRequest, Hardware, JoinString,
 use mainstay_shared::ids::random_hex_128;
 use mainstay_shared::time_source::UnixMs;
 use rcgen::{CertificateParams, KeyPair};
+use ring::digest::{SHA256, digest};
 use ring::rand::SecureRandom;
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +105,13 @@ pub(crate) async fn enrol(
     match client::post_pinned::<_, EnrolReply>(&join.addresses, pin, settings, clock, PATH_ENROL, &request).await? {
         Outcome::Sent(reply) => {
             let identity = Identity::from_reply(reply, join.addresses.clone(), attempt.key_pem.clone(), clock.now())?;
+            // What is pinned now is trusted from now on: an answer can't put other roots in its place.
+            let pinned = identity.roots().iter().any(|root| digest(&SHA256, root).as_ref() == pin);
+            if !pinned {
+                let flaw =
+                    anyhow::anyhow!("the collector's answer is unusable: the root that the join string names is not in it");
+                return Err(flaw.into());
+            }
             clock.verified(identity.validity().not_before);
             Ok(identity)
         }

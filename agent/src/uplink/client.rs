@@ -91,7 +91,7 @@ impl Uplink {
         Ok(())
     }
 
-    /// Posts `body` over mTLS; each address is tried once, the one that answered last first.
+    /// Posts `body` over mTLS, to the address that answered last; the others follow as long as none could be connected to.
     pub(crate) async fn post<B: Serialize, A: DeserializeOwned>(&self, path: &str, body: &B, timeout: Duration) -> Outcome<A> {
         let session = self.session();
         let addresses = self.settings.addresses_or(&session.identity.addresses);
@@ -196,8 +196,16 @@ async fn post_in_turn<B: Serialize, A: DeserializeOwned>(
                 preferred.store(at, Ordering::Relaxed);
                 return read_answer(response, clock).await;
             }
-            // Without the path, so that the same trouble of polls and reports reads the same.
-            Err(error) => why = format!("{}: {}", addresses[at], with_causes(&error.without_url())),
+            Err(error) => {
+                let reached = !error.is_connect();
+                // Without the path, so that the same trouble of polls and reports reads the same.
+                why = format!("{}: {}", addresses[at], with_causes(&error.without_url()));
+                if reached {
+                    // It may have been taken and only its answer lost: the same message must not be seen twice by one service.
+                    preferred.store((at + 1) % addresses.len(), Ordering::Relaxed);
+                    break;
+                }
+            }
         }
     }
     Outcome::RetryAfter { after: None, why }

@@ -1,7 +1,7 @@
 //! What an HTTP answer means, how long to wait, when to renew, how many records to send. Pure.
 //!
 //! The poison search works at the head of the queue: a refused batch is halved until one record is left, and a record refused
-//! alone three times is set aside. It must never set aside a record for any refusal but `bad_message`.
+//! alone three times is set aside. It must never set aside a record for any refusal but `bad_message` and `too_large`.
 
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub(super) fn judge(status: u16, word: &str) -> Verdict {
         (200, _) => Verdict::Taken,
         (401, _) | (_, error_words::NOT_ENROLLED) => Verdict::NotEnrolled,
         (409, _) | (_, error_words::STALE_REQUEST) => Verdict::Stale,
+        // A refusal without our word is some device's on the way, not the collector's judgement of a record.
+        (400 | 422, "") => Verdict::Wait,
         (400 | 413 | 422, _) | (202 | 403, error_words::WAITS_FOR_OPERATOR | error_words::BAD_JOIN_SECRET) => Verdict::Refused,
         _ => Verdict::Wait,
     }
@@ -116,7 +118,7 @@ impl BatchSize {
         self.refused_alone = 0;
     }
 
-    /// A batch of `sent` records was refused as `bad_message`.
+    /// A batch of `sent` records was refused as `bad_message` or too large.
     pub(crate) fn refused(&mut self, sent: usize) -> AfterRefusal {
         if sent > 1 {
             self.records = sent / 2;
@@ -143,6 +145,8 @@ mod tests {
             ("unknown certificate", 401, "not_enrolled", Verdict::NotEnrolled),
             ("an older request overtaken", 409, "stale_request", Verdict::Stale),
             ("poison", 400, "bad_message", Verdict::Refused),
+            ("a bad request that does not say why", 400, "", Verdict::Wait),
+            ("too large, says the collector", 413, "too_large", Verdict::Refused),
             ("a body too large is searched like poison", 413, "", Verdict::Refused),
             ("too much", 429, "slow_down", Verdict::Wait),
             ("a proxy's error page", 502, "", Verdict::Wait),

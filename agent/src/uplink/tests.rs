@@ -182,6 +182,22 @@ async fn a_dead_address_is_passed_over_and_the_living_one_is_tried_first_from_th
 }
 
 #[tokio::test]
+async fn what_may_have_been_taken_is_not_shown_to_the_next_address_under_the_same_attempt() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Arc::new(Authority::new((2020, 2030)));
+    let losing = |asked: &Asked, by: &Authority| {
+        if asked.body["csr_pem"].is_string() { certifying(asked, by) } else { Answer::hang_up() }
+    };
+    let first = StandIn::start(Arc::clone(&authority), losing).await;
+    let second = StandIn::start(authority, certifying).await;
+    let addresses = [&first, &second].map(|stand_in| stand_in.address["https://".len()..].to_owned()).into();
+    let uplink = enrolled(&first, dir.path(), &TimeSource::manual(NOW), Settings { addresses, proxy: None }).await;
+    assert!(matches!(post(&uplink).await, Outcome::RetryAfter { .. }));
+    assert!(second.asked().is_empty(), "its answer was lost, not the message");
+    assert!(matches!(post(&uplink).await, Outcome::Sent(_)), "the next try goes to the next address");
+}
+
+#[tokio::test]
 async fn a_proxy_gets_the_name_and_password_and_carries_the_tunnel() {
     let dir = tempfile::tempdir().unwrap();
     let stand_in = StandIn::start(Arc::new(Authority::new((2020, 2030))), certifying).await;

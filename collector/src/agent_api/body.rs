@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Bytes, Incoming};
+use mainstay_shared::api::error_words;
 use mainstay_shared::limits::MAX_INFLATED_BYTES;
 use serde::de::DeserializeOwned;
 
@@ -98,7 +99,7 @@ fn unpack(packed: &[u8]) -> Result<Vec<u8>, Refusal> {
 }
 
 fn too_large(most_bytes: usize) -> Refusal {
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("at most {most_bytes} bytes are accepted"))
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error_words::TOO_LARGE, format!("at most {most_bytes} bytes are accepted"))
 }
 
 #[cfg(test)]

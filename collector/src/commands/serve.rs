@@ -61,7 +61,7 @@ fn start_stories(world: &World, lifecycle: &Lifecycle) -> anyhow::Result<()> {
     let last_look = Arc::new(LastLook::default());
     lifecycle.periodic("time passes", TIME_PERIOD, Arc::default(), move || {
         let (world, last_look) = (time.clone(), Arc::clone(&last_look));
-        async move { time_passes::again(&world, &last_look).await }
+        async move { time_passes::once(&world, &last_look).await }
     });
     lifecycle.periodic("daily mail", DAILY_PERIOD, Arc::default(), move || {
         let world = daily.clone();

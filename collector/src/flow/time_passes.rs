@@ -26,12 +26,12 @@ const CLOSE_AT_ONCE: i64 = 200;
 #[derive(Debug, Default)]
 pub(crate) struct LastLook(AtomicI64);
 
-/// One pass of the periodic story. A pause of the collector itself (its machine stood still, the database was away) counts like a
+/// One pass. A pause of the collector itself (its machine stood still, the database was away) counts like a
 /// start: agents are given the time to be heard again before anybody is called silent.
 ///
 /// # Errors
 /// If the database refuses; the next period is the retry.
-pub(crate) async fn again(world: &World, last: &LastLook) -> anyhow::Result<()> {
+pub(crate) async fn once(world: &World, last: &LastLook) -> anyhow::Result<()> {
     let (now, before) = (world.time.now(), last.0.load(Ordering::Relaxed));
     if before != 0 && now > UnixMs(before).plus(world.config.silence_after / 2) {
         tracing::warn!(last_look_at = %UnixMs(before), "the collector stood still: silence is not judged for a while");

@@ -51,6 +51,7 @@ async fn a_service_dies_and_everything_follows_in_the_browser_too(engine: Engine
     for mail in &mails {
         let told = format!("{}\n{}", mail.subject, mail.text);
         assert!(told.contains(&id) && told.contains("严重故障"), "{told}");
+        assert!(mail.subject.contains("业务服务无应答：shop"), "a fault is told by its code: {}", mail.subject);
     }
     let explained = scene.collector.command(&["explain", &id]).await?.good().context("explain")?.stdout;
     assert!(explained.contains("30"), "{explained}");

@@ -6,6 +6,7 @@ use mainstay_shared::severity::Severity;
 use crate::db::Db;
 use crate::db::testing::both_databases;
 use crate::flow::testing::Stage;
+use crate::flow::time_passes::{self, LastLook};
 use crate::tickets::TicketState;
 
 both_databases!(
@@ -125,7 +126,7 @@ async fn what_had_cleared_when_it_arrived_opens_as_recovered_without_a_clock(db:
     assert_eq!(stage.story(ticket).await, ["opened"]);
     stage.later(3600);
     stage.heard_but(&[]).await;
-    crate::flow::time_passes::again(&stage.world, &crate::flow::time_passes::LastLook::default()).await.expect("passes");
+    time_passes::once(&stage.world, &LastLook::default()).await.expect("passes");
     assert_eq!(stage.story(ticket).await, ["opened"], "nobody is paged for it");
 }
 

@@ -57,7 +57,7 @@ async fn an_unanswered_ticket_warns_once_and_breaks_the_promise_once(db: Db) {
     for _ in 0..45 {
         stage.later(60);
         stage.heard_but(&[]).await;
-        time_passes::again(&stage.world, &LastLook::default()).await.expect("passes");
+        time_passes::once(&stage.world, &LastLook::default()).await.expect("passes");
     }
     let ticket = &stage.tickets("bank").await[0];
     assert_eq!(stage.story(ticket).await, ["opened", "clock_started", "clock_warned", "clock_missed"]);
@@ -91,7 +91,7 @@ async fn a_recovered_ticket_closes_by_the_rule(db: Db) {
         assert_eq!(stage.tickets("bank").await[0].state, TicketState::Recovered);
         stage.later(hours * 3600);
         stage.heard_but(&[]).await;
-        time_passes::again(&stage.world, &LastLook::default()).await.expect("passes");
+        time_passes::once(&stage.world, &LastLook::default()).await.expect("passes");
     }
     assert_eq!(stage.tickets("bank").await[0].state, TicketState::Closed);
 }
@@ -122,7 +122,7 @@ async fn a_call_opens_a_ticket_with_the_customers_answer(db: Db) {
 async fn a_clock_row_that_was_altered_is_found_and_repaired(db: Db) {
     let stage = broken(db).await;
     stage.run("UPDATE clocks SET due_at = due_at + 3600000, next_at = NULL").await;
-    time_passes::again(&stage.world, &LastLook::default()).await.expect("passes");
+    time_passes::once(&stage.world, &LastLook::default()).await.expect("passes");
     let mut conn = stage.world.db.read().await.expect("reads");
     assert!(explain::explain(&mut conn, "T-000001").await.expect("explains").expect("a ticket").rows_agree);
     let recorded = crate::audit::of_subject(&mut conn, "bank", "clocks:T-000001").await.expect("events");
@@ -136,7 +136,7 @@ async fn two_nodes_tell_of_a_clock_once(db: Db) {
     let mut nodes = tokio::task::JoinSet::new();
     for _ in 0..4 {
         let world = stage.world.clone();
-        nodes.spawn(async move { time_passes::again(&world, &LastLook::default()).await });
+        nodes.spawn(async move { time_passes::once(&world, &LastLook::default()).await });
     }
     for node in nodes.join_all().await {
         node.expect("passes");

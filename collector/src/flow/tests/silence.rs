@@ -25,7 +25,7 @@ both_databases!(
 );
 
 async fn pass(stage: &Stage) {
-    time_passes::again(&stage.world, &LastLook::default()).await.expect("passes");
+    time_passes::once(&stage.world, &LastLook::default()).await.expect("passes");
 }
 
 async fn a_silent_appliance_opens_a_ticket_that_recovers_when_it_is_back(db: Db) {
@@ -119,17 +119,17 @@ async fn a_collector_that_stood_still_opens_nothing_until_agents_could_be_heard(
     let stage = Stage::new(db).await;
     stage.customer("bank", &[("a", &["web"]), ("b", &["web"])]).await;
     let last = LastLook::default();
-    time_passes::again(&stage.world, &last).await.expect("passes");
+    time_passes::once(&stage.world, &last).await.expect("passes");
     stage.later(7200);
-    time_passes::again(&stage.world, &last).await.expect("passes");
+    time_passes::once(&stage.world, &last).await.expect("passes");
     stage.later(60);
     stage.heard_but(&["b"]).await;
-    time_passes::again(&stage.world, &last).await.expect("passes");
+    time_passes::once(&stage.world, &last).await.expect("passes");
     assert!(stage.tickets("bank").await.is_empty(), "its database was away for two hours, not the agents");
     for _ in 0..10 {
         stage.later(60);
         stage.heard_but(&["b"]).await;
-        time_passes::again(&stage.world, &last).await.expect("passes");
+        time_passes::once(&stage.world, &last).await.expect("passes");
     }
     assert_eq!(stage.tickets("bank").await.len(), 1, "who is still not heard is silent");
 }

@@ -1,5 +1,4 @@
-//! The sample's tickets, with what stands behind each: grounds, clock, episode and the events of its story.
-//! Test code only; rows are written as the stories would leave them.
+//! The sample's four tickets, each with its clock, its episode, its story and its notices. Test code only.
 
 use mainstay_shared::time_source::UnixMs;
 use serde_json::json;
@@ -9,29 +8,9 @@ use crate::audit;
 use crate::db::Conn;
 use crate::tickets::subject;
 
-fn other_node() -> String {
-    "b".repeat(32)
-}
-
-/// The first ticket's are a service's, the others' a machine's.
-fn grounds(n: i64, (appliance, component, code): (&str, &str, &str), opened: i64, hostile: &str) -> serde_json::Value {
-    let check = |attempt: u8, after: i64| {
-        json!({ "check": "tcp-443", "kind": "tcp", "state": "down", "reason": "refused", "text": format!("connection refused 127.0.0.1:443{hostile}"),
-                "took_ms": 3, "attempt": attempt, "at": opened - 21_000 + after })
-    };
-    let member = |id: &str, name: &str, state: &str, silent: bool| json!({ "appliance_id": id, "appliance_name": format!("{name}{hostile}"), "service": "vpn", "state": state, "silent": silent });
-    match n {
-        1 => json!({ "about": "service", "appliance_id": appliance, "service": "vpn", "found": "down",
-            "seen": { "checks": [check(1, 0), check(2, 10_000), check(3, 20_000)], "last_known": "up", "lasted_ms": 20_000 },
-            "group": { "name": "VPN", "needs": 1, "members": [member(BOX_A, "vpn-gw-01", "down", false), member(&other_node(), "vpn-gw-02", "unknown", true)] } }),
-        _ => json!({ "about": "machine", "appliance_id": appliance, "component": component, "code": code, "level": "warning",
-            "seen": { "value": 91.5, "unit": "percent", "threshold": 90.0, "lasted_ms": 300_000 }, "dependents": [], "services": [] }),
-    }
-}
-
 /// 1: the pair down, critical, unanswered. 2: disk nearly full, answered. 3: the other customer's, overdue. 4: recovered.
 pub(super) async fn ticket(tx: &mut Conn, n: i64, hostile: &str) -> anyhow::Result<()> {
-    let b = other_node();
+    let b = "b".repeat(32);
     let (tenant, appliance, component, code, state, impact, reason, age) = match n {
         1 => ("bank", BOX_A, "service:vpn", "service_down", "open", "interrupted", "group_unsure", 12 * MIN),
         2 => ("bank", BOX_A, "disk:/var", "disk_space_low", "open", "slight", "services_up", 200 * MIN),
@@ -39,7 +18,18 @@ pub(super) async fn ticket(tx: &mut Conn, n: i64, hostile: &str) -> anyhow::Resu
         _ => ("bank", b.as_str(), "net:eth1", "link_down", "recovered", "slight", "services_up", 700 * MIN),
     };
     let (id, opened) = (format!("T-{n:06}"), NOW.0 - age);
-    let grounds = grounds(n, (appliance, component, code), opened, hostile);
+    let check = |attempt: u8, after: i64| {
+        json!({ "check": "tcp-443", "kind": "tcp", "state": "down", "reason": "refused", "text": format!("connection refused 127.0.0.1:443{hostile}"),
+                "took_ms": 3, "attempt": attempt, "at": opened - 21_000 + after })
+    };
+    let member = |id: &str, name: &str, state: &str, silent: bool| json!({ "appliance_id": id, "appliance_name": format!("{name}{hostile}"), "service": "vpn", "state": state, "silent": silent });
+    let grounds = match n {
+        1 => json!({ "about": "service", "appliance_id": appliance, "service": "vpn", "found": "down",
+            "seen": { "checks": [check(1, 0), check(2, 10_000), check(3, 20_000)], "last_known": "up", "lasted_ms": 20_000 },
+            "group": { "name": "VPN", "needs": 1, "members": [member(BOX_A, "vpn-gw-01", "down", false), member(&b, "vpn-gw-02", "unknown", true)] } }),
+        _ => json!({ "about": "machine", "appliance_id": appliance, "component": component, "code": code, "level": "warning",
+            "seen": { "value": 91.5, "unit": "percent", "threshold": 90.0, "lasted_ms": 300_000 }, "dependents": [], "services": [] }),
+    };
     let answered = (n == 2 || n == 4).then_some(opened + 7 * MIN);
     sqlx::query(
         "INSERT INTO tickets (tenant_id, ticket_id, number, source, state, cause, open_cause, site_id, appliance_id, component, code, summary,
@@ -89,6 +79,18 @@ pub(super) async fn ticket(tx: &mut Conn, n: i64, hostile: &str) -> anyhow::Resu
     .bind(answered)
     .execute(&mut *tx)
     .await?;
+    episode(tx, n, (tenant, appliance), (component, code), (&id, opened), hostile).await?;
+    story(tx, n, (tenant, &id), (impact, reason), (opened, due), answered, hostile).await
+}
+
+async fn episode(
+    tx: &mut Conn,
+    n: i64,
+    (tenant, appliance): (&str, &str),
+    (component, code): (&str, &str),
+    (id, opened): (&str, i64),
+    hostile: &str,
+) -> anyhow::Result<()> {
     sqlx::query(
         "INSERT INTO episodes (tenant_id, appliance_id, component, code, episode, state, level, summary, grounds, ticket_id, raised_at,
            received_at, cleared_at) VALUES ($1, $2, $3, $4, $5, $6, 'serious', $7, '{}', $5, $8, $9, $10)",
@@ -97,7 +99,7 @@ pub(super) async fn ticket(tx: &mut Conn, n: i64, hostile: &str) -> anyhow::Resu
     .bind(appliance)
     .bind(component)
     .bind(code)
-    .bind(&id)
+    .bind(id)
     .bind(if n == 4 { "cleared" } else { "open" })
     .bind(format!("127.0.0.1:443 refused the connection{hostile}"))
     .bind(opened - 40_000)
@@ -105,7 +107,7 @@ pub(super) async fn ticket(tx: &mut Conn, n: i64, hostile: &str) -> anyhow::Resu
     .bind((n == 4).then_some(opened + 90 * MIN))
     .execute(&mut *tx)
     .await?;
-    story(tx, n, (tenant, &id), (impact, reason), (opened, due), answered, hostile).await
+    Ok(())
 }
 
 async fn story(
