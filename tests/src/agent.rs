@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::machine_clock::MachineClock;
-use crate::patience::{A_WHILE, SOON};
+use crate::patience::{A_WHILE, SOON, eventually};
 use crate::process::{Daemon, Output, program, run, tied};
 
 /// What no agent of a story turns into faults: this machine, whose load is the tests' own doing.
@@ -141,6 +141,17 @@ impl Agent {
     pub async fn status(&self) -> Result<Value> {
         let printed = self.command(&["status", "--json"]).await?;
         serde_json::from_str(&printed.stdout).with_context(|| format!("status: {printed:?}"))
+    }
+
+    /// Waits until it knows `service` to be `state` (`up`, `degraded`, `down`, `unknown`).
+    ///
+    /// # Errors
+    /// When it does not come to know.
+    pub async fn sees(&self, service: &str, state: &str) -> Result<()> {
+        eventually(&format!("the agent to see {service} {state}"), A_WHILE, async || {
+            Ok((self.status().await?["services"][service]["state"] == state).then_some(()))
+        })
+        .await
     }
 
     /// Copies its state folder, as a snapshot of the machine would hold it.

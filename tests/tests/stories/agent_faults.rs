@@ -79,7 +79,7 @@ async fn a_box_at_1970_reports_and_a_jump_of_its_clock_changes_nothing(engine: E
 /// The state folder is a tmpfs of 1 MiB, filled to the brim while services fail.
 async fn a_full_disk_loses_no_fault_that_was_accepted(engine: Engine) -> Result<()> {
     let scene = Scene::set(engine).await?;
-    let mut shop = BusinessService::start().await?;
+    let shop = BusinessService::start().await?;
     let mut agent = Agent::fresh(&http_service("shop", &shop.url()))?;
     let disk = SmallDisk::at(&agent.state_dir())?;
     agent.enrol(&scene.collector.join_string(&[]).await?).await?.good().context("enroll")?;
@@ -88,8 +88,12 @@ async fn a_full_disk_loses_no_fault_that_was_accepted(engine: Engine) -> Result<
     eventually("the agent to be heard", A_WHILE, async || Ok((scene.collector.link.connections() > 1).then_some(()))).await?;
     scene.collector.link.cut();
     disk.fill()?;
-    shop.take_down().await;
-    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    let asked = shop.asked();
+    shop.answer(500);
+    eventually("the service to be asked, with its retries, on a full disk", A_WHILE, async || {
+        Ok((shop.asked() >= asked + 6).then_some(()))
+    })
+    .await?;
     agent.process()?.must_run().context("a full disk is no reason to die")?;
     disk.free()?;
     scene.collector.link.restore();

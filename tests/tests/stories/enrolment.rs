@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use e2e::agent::Agent;
 use e2e::both_databases;
-use e2e::collector::CUSTOMER;
+use e2e::collector::{CUSTOMER, Settings};
 use e2e::database::Engine;
 use e2e::wire::{enrol_request, send, stranger};
 use mainstay_shared::api::{PATH_ENROL, PATH_REPORTS};
@@ -53,16 +53,17 @@ async fn fifty_race_for_one_join_string_and_one_wins(engine: Engine) -> Result<(
 }
 
 async fn a_join_string_is_refused_when_used_expired_or_altered(engine: Engine) -> Result<()> {
-    let scene = Scene::set(engine).await?;
+    let scene = Scene::with(engine, Settings { own_clock: true, ..Settings::default() }).await?;
     let join = scene.collector.join_string(&[]).await?;
     Agent::enrolled(&join, "").await?;
     let second = Agent::fresh("")?.enrol(&join).await?;
     assert_eq!(second.code, 77, "{second:?}");
     assert!(!format!("{second:?}").contains(&join.secret), "the secret is never repeated");
 
-    let expired = scene.collector.join_string(&["--for", "1s"]).await?;
-    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    let expired = scene.collector.join_string(&["--for", "10min"]).await?;
+    scene.collector.clock()?.jump_to_offset(11 * 60)?;
     assert_eq!(Agent::fresh("")?.enrol(&expired).await?.code, 77);
+    scene.collector.clock()?.jump_to_offset(0)?;
 
     let mut altered = scene.collector.join_string(&[]).await?;
     altered.secret = "0".repeat(altered.secret.len());

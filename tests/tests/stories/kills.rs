@@ -113,11 +113,11 @@ async fn the_link_is_cut_delayed_and_half_closed(engine: Engine) -> Result<()> {
         declared.push_str(&http_service(&format!("shop-{n}"), &service.url()));
         services.push(service);
     }
-    let _agent = Agent::running(&scene.collector.join_string(&[]).await?, &declared).await?;
+    let agent = Agent::running(&scene.collector.join_string(&[]).await?, &declared).await?;
     eventually("the agent to be connected", A_WHILE, async || Ok((scene.collector.link.connections() > 1).then_some(()))).await?;
     scene.collector.link.cut();
     services[0].take_down().await;
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    agent.sees("shop-0", "down").await?;
     scene.collector.link.delay(std::time::Duration::from_millis(300));
     scene.desk.ticket_about("service:shop-0").await?;
     scene.collector.link.lose_answers();
@@ -125,7 +125,7 @@ async fn the_link_is_cut_delayed_and_half_closed(engine: Engine) -> Result<()> {
     scene.desk.ticket_about("service:shop-1").await?;
     scene.collector.link.half_close();
     services[2].take_down().await;
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    agent.sees("shop-2", "down").await?;
     scene.collector.link.restore();
     scene.desk.ticket_about("service:shop-2").await?;
     let counts = scene.tickets_by_component().await?;
