@@ -98,13 +98,16 @@ async fn the_agent_takes_every_example_that_is_shipped_with_it() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_collector_takes_the_example_that_is_shipped_with_it_once_the_password_is_there() -> Result<()> {
+async fn the_collector_takes_the_example_that_is_shipped_with_it_and_its_sign_in_once_the_password_is_there() -> Result<()> {
     const PASSWORD: &str = "/etc/mainstay/mail-password";
+    let shipped = packaging().join("collector/collector.toml");
+    check_config("mainstay-collector", &shipped).await?.good()?;
     let folder = tempfile::tempdir()?;
     let (config, password) = (folder.path().join("collector.toml"), folder.path().join("mail-password"));
-    let shipped = std::fs::read_to_string(packaging().join("collector/collector.toml"))?;
-    assert!(shipped.contains(PASSWORD), "the example names a password file");
-    std::fs::write(&config, shipped.replace(PASSWORD, &password.display().to_string()))?;
+    let signs_in =
+        std::fs::read_to_string(shipped)?.replace("# username", "username").replace("# password_file", "password_file");
+    assert!(signs_in.contains(PASSWORD), "the example names a password file");
+    std::fs::write(&config, signs_in.replace(PASSWORD, &password.display().to_string()))?;
     let without = check_config("mainstay-collector", &config).await?;
     assert!(without.code != 0 && without.stderr.contains("mail-password"), "{without:?}");
     std::fs::write(&password, "for the test only\n")?;
