@@ -201,9 +201,9 @@ async fn boxes(tx: &mut Conn, hostile: &str) -> anyhow::Result<()> {
         let values = json!({ "cpu.busy_percent": 71.0, "memory.used_percent": 63.0, "disk./.used_percent": 48.0,
             "disk./var.used_percent": 91.5, format!("net.eth0{hostile}.rx_bytes_per_s"): 1_250_000.0, "load.avg1": 3.2 });
         sqlx::query(
-            "INSERT INTO links (tenant_id, appliance_id, last_seen_at, epoch, attempt, nonce, nonce_before, nonce_echoed, boot_id,
+            "INSERT INTO links (tenant_id, appliance_id, last_seen_at, epoch, attempt, nonce, nonce_before,
                clock_offset_ms, backlog, present_values, services, goodbye_reason, silent_since_at)
-             VALUES ($1, $2, $3, '', 1, '', '', 1, '', 12, 0, $4, $5, '', $6)",
+             VALUES ($1, $2, $3, '', 1, '', '', 12, 0, $4, $5, '', $6)",
         )
         .bind(tenant)
         .bind(id)
