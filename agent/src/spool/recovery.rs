@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use mainstay_shared::ids::Lane;
 use mainstay_shared::record::{Payload, Record};
 
 use super::chain::Chain;
+use super::disk::Disk;
 use super::format::{self, Found, Kind};
 use super::state::{Place, State};
 
@@ -41,10 +43,10 @@ pub(super) struct Recovered {
 }
 
 /// Reads the spool in `dir`.
-pub(super) fn recover(dir: &Path, segment_bytes: u64) -> io::Result<Recovered> {
+pub(super) fn recover(disk: &Arc<dyn Disk>, dir: &Path, segment_bytes: u64) -> io::Result<Recovered> {
     let mut found = Recovered {
-        fault: Chain::list(dir, Lane::Fault, segment_bytes)?,
-        sample: Chain::list(dir, Lane::Sample, segment_bytes)?,
+        fault: Chain::list(disk, dir, Lane::Fault, segment_bytes)?,
+        sample: Chain::list(disk, dir, Lane::Sample, segment_bytes)?,
         state: State::default(),
         bad: Vec::new(),
         gaps: HashMap::new(),

@@ -4,13 +4,12 @@
 //! reading a gap forgets what it covers. Segments are rewritten one at a time, so that one segment of reserve is enough.
 
 use std::collections::HashMap;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 
 use mainstay_shared::ids::{Lane, RecordId};
 use mainstay_shared::record::{Gap, Payload, Record};
 
 use super::SpoolError;
+use super::disk::Access;
 use super::format::Kind;
 use super::rules::{self, Item};
 use super::state::Waiting;
@@ -63,7 +62,7 @@ pub(super) fn limit_segments(store: &mut Store) -> Result<(), SpoolError> {
 
 /// The disk itself is full: spends the reserve, then the oldest samples. Whether anything was freed.
 pub(super) fn give_way(store: &mut Store) -> bool {
-    if std::fs::remove_file(store.dir.join(RESERVE)).is_ok() {
+    if store.disk.remove(&store.dir.join(RESERVE)).is_ok() {
         tracing::warn!("spool: the disk is full; the reserve is spent");
         return true;
     }
@@ -73,17 +72,15 @@ pub(super) fn give_way(store: &mut Store) -> bool {
 /// Keeps 5 % of the spool's size on the disk in a file of nothing, for a day on which the disk is full.
 pub(super) fn keep_reserve(store: &Store) {
     let path = store.dir.join(RESERVE);
-    if path.exists() {
+    if store.disk.exists(&path) {
         return;
     }
     let bytes = vec![0; usize::try_from(store.limits.reserve_bytes()).unwrap_or(0)];
-    let kept = std::fs::File::options().create_new(true).write(true).mode(0o600).open(&path).and_then(|mut file| {
-        file.write_all(&bytes)?;
-        file.sync_all()
-    });
+    let file = store.disk.open(&path, Access::CreateNew);
+    let kept = file.and_then(|file| file.write_all_at(&bytes, 0).and_then(|()| file.sync_data()));
     if kept.is_err() {
         // No room for it now; the next acknowledgement tries again.
-        drop(std::fs::remove_file(&path));
+        drop(store.disk.remove(&path));
     }
 }
 

@@ -4,9 +4,9 @@
 //! stand in `room.rs` and `repair.rs`. It must never drop a record that the collector may have seen, nor lose count of one.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_shared::ids::{CollectorEpoch, Epoch, Lane, Nonce, RecordId};
@@ -16,11 +16,11 @@ use mainstay_shared::time_source::TimeSource;
 use ring::rand::SecureRandom;
 
 use super::chain::Chain;
+use super::disk::{Disk, MachineDisk};
 use super::format::{self, FRAME_HEAD, Kind};
 use super::recovery::{self, BadRange};
 use super::state::{AckBody, Place, State, Waiting};
 use super::{Limits, SpoolError, Stats, repair, room};
-use crate::atomic_file;
 
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
@@ -28,6 +28,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// The open spool.
 #[derive(Debug)]
 pub(super) struct Store {
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
     pub(super) limits: Limits,
     pub(super) state: State,
@@ -39,19 +40,32 @@ pub(super) struct Store {
     current: u32,
     epoch: Epoch,
     began: Duration,
-    /// Holds the lock file's lock for the life of the store.
-    _lock: File,
+    /// Holds the lock file's lock for the life of the store; none on a disk of one's own.
+    _lock: Option<File>,
 }
 
 impl Store {
     /// Takes the lock, reads the spool back, repairs it, begins a new epoch.
     pub(super) fn open(dir: &Path, limits: Limits, rng: &dyn SecureRandom, time: TimeSource) -> Result<Self, SpoolError> {
-        let io = |source| SpoolError::Io { path: dir.to_owned(), source };
-        atomic_file::private_dir(dir).map_err(|e| io(io::Error::other(format!("{e:#}"))))?;
+        let disk = Arc::new(MachineDisk);
+        disk.make_dir(dir).map_err(|source| SpoolError::Io { path: dir.to_owned(), source })?;
         let lock = lock(dir)?;
-        let found = recovery::recover(dir, limits.segment_bytes()).map_err(io)?;
-        let epoch = Epoch::random(rng);
+        Self::open_on(disk, dir, Some(lock), limits, Epoch::random(rng), time)
+    }
+
+    /// [`Store::open`] on any disk, in a folder that exists.
+    pub(super) fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        lock: Option<File>,
+        limits: Limits,
+        epoch: Epoch,
+        time: TimeSource,
+    ) -> Result<Self, SpoolError> {
+        let io = |source| SpoolError::Io { path: dir.to_owned(), source };
+        let found = recovery::recover(&disk, dir, limits.segment_bytes()).map_err(io)?;
         let mut store = Self {
+            disk,
             dir: dir.to_owned(),
             limits,
             state: found.state,
@@ -64,7 +78,7 @@ impl Store {
             epoch: epoch.clone(),
             _lock: lock,
         };
-        repair::quarantine(&store.dir, store.limits, &found.bad);
+        repair::quarantine(store.disk.as_ref(), &store.dir, store.limits, &found.bad);
         let losses = repair::losses(&mut store.state, &found.bad, &found.gaps);
         store.current = store.state.key_of(&epoch);
         let opening = opening(&mut store.state, store.current);
@@ -277,7 +291,8 @@ impl Store {
         let records = self.read_waiting(id.lane, &[waiting])?;
         tracing::warn!(%id, why, "spool: the collector can't take this record; it is set aside");
         if let Some(text) = records.first().and_then(|r| serde_json::to_vec(r).ok()) {
-            repair::keep(&self.dir, self.limits, &format!("poison-{}-{}-{}.json", id.epoch, id.lane.as_str(), id.seq), &text);
+            let name = format!("poison-{}-{}-{}.json", id.epoch, id.lane.as_str(), id.seq);
+            repair::keep(self.disk.as_ref(), &self.dir, self.limits, &name, &text);
         }
         self.state.counters.poison += 1;
         let gap = Gap { from_seq: id.seq, to_seq: id.seq, why: "poison".into(), count: 1 };
