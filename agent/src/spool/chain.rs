@@ -11,7 +11,7 @@ use std::sync::Arc;
 use mainstay_shared::ids::Lane;
 
 use super::disk::{Access, Disk, DiskFile};
-use super::format::{self, Kind, SEGMENT_MAGIC};
+use super::format::{self, Harm, Kind, SEGMENT_MAGIC};
 use super::state::Place;
 
 /// A segment is never read beyond this; ours are far smaller.
@@ -116,9 +116,14 @@ impl Chain {
         let file = match begun {
             Ok(file) => file,
             Err(error) => {
-                // What can't be removed is no segment of ours, but its number is taken.
-                if self.disk.remove(&path).is_err() && self.disk.exists(&path) {
+                // If it may be there after a power cut, nothing may be written before it any more: it begins with what is known
+                // now. What can't be removed is no segment of ours, but its number is taken.
+                let removed = self.disk.remove(&path);
+                if removed.is_err() && self.disk.exists(&path) {
                     self.segments.insert(number, 0);
+                }
+                if removed.and_then(|()| self.disk.sync_dir(&self.dir)).is_err() {
+                    self.head = None;
                 }
                 return Err(error);
             }
@@ -163,8 +168,9 @@ impl Chain {
             places.push(Place { segment: head.number, offset, bytes: u32::try_from(bytes.len() - begin).unwrap_or(u32::MAX) });
         }
         if let Err(error) = head.file.write_all_at(&bytes, head.bytes) {
-            // What was written of it is no frame of ours: cut it off, and keep the segment only if that worked.
-            if head.file.set_len(head.bytes).is_ok() {
+            // What was written of it is no frame of ours: cut it off, and keep the segment only if that is durable; otherwise
+            // its sectors could come back between those of the next frame.
+            if head.file.set_len(head.bytes).and_then(|()| head.file.sync_data()).is_ok() {
                 self.head = Some(head);
             }
             return Err(Failed::Write(error));
@@ -198,10 +204,10 @@ impl Chain {
         if old.is_empty() { Ok(()) } else { self.disk.sync_dir(&self.dir) }
     }
 
-    /// Overwrites a bad range in place (`torn`: cuts it off), so that it is met once. Needs no room on the disk.
-    pub(super) fn mend(&mut self, number: u32, offset: usize, len: usize, torn: bool) -> io::Result<()> {
+    /// Overwrites a bad range in place (a torn end: cuts it off), so that it is met once. Needs no room on the disk.
+    pub(super) fn mend(&mut self, number: u32, offset: usize, len: usize, harm: Harm) -> io::Result<()> {
         let file = self.disk.open(&self.path(number), Access::Write)?;
-        if torn {
+        if harm == Harm::Torn {
             file.set_len(offset as u64)?;
             self.segments.insert(number, offset as u64);
         } else {

@@ -10,6 +10,7 @@ use mainstay_shared::record::Record;
 use serde::Serialize;
 
 use super::disk::{Disk, MachineDisk};
+use super::format::Harm;
 use super::recovery::{self, Recovered};
 use super::{Counters, Limits, OpenEpisode};
 
@@ -43,7 +44,7 @@ pub(crate) struct Bad {
     pub(crate) offset: usize,
     /// Its length.
     pub(crate) bytes: usize,
-    /// `torn`: an unfinished end, nothing accepted was lost; `corrupt`: something was.
+    /// `torn`, `unwritten`: a write that was never finished, nothing accepted was lost; `corrupt`: something was.
     pub(crate) kind: &'static str,
 }
 
@@ -63,7 +64,7 @@ pub(crate) struct Hole {
 impl Inspection {
     /// Whether nothing accepted was found missing.
     pub(crate) fn is_sound(&self) -> bool {
-        self.holes.is_empty() && self.bad_ranges.iter().all(|b| b.kind == "torn")
+        self.holes.is_empty() && self.bad_ranges.iter().all(|b| b.kind != Harm::Corrupt.as_str())
     }
 }
 
@@ -97,7 +98,7 @@ fn here() -> Arc<dyn Disk> {
 fn bad(found: &Recovered, bad: &recovery::BadRange) -> Bad {
     let chain = if bad.lane == Lane::Fault { &found.fault } else { &found.sample };
     let segment = chain.path(bad.segment).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Bad { segment, offset: bad.offset, bytes: bad.bytes.len(), kind: if bad.torn { "torn" } else { "corrupt" } }
+    Bad { segment, offset: bad.offset, bytes: bad.bytes.len(), kind: bad.harm.as_str() }
 }
 
 /// Hands every waiting record to `each`, in the order of sending.

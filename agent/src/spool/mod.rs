@@ -104,6 +104,9 @@ pub(crate) enum SpoolError {
     /// The fault lane is full of open faults that must not be dropped.
     #[error("spool: the fault lane is full and nothing in it may be dropped; raise spool.max_size")]
     Full,
+    /// The disk has no room for the reserve.
+    #[error("spool: the disk is nearly full; samples are kept again when there is room for the reserve")]
+    NoRoomForSamples,
     /// The record is larger than the wire allows.
     #[error("spool: a record of {bytes} bytes is too large; at most {} are accepted", mainstay_shared::limits::MAX_RECORD_BYTES)]
     TooLarge {

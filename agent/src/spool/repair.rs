@@ -12,13 +12,14 @@ use mainstay_shared::record::Gap;
 
 use super::Limits;
 use super::disk::{Access, Disk};
+use super::format::Harm;
 use super::recovery::BadRange;
 use super::state::State;
 
 /// Copies bad ranges to the quarantine.
 pub(super) fn quarantine(disk: &dyn Disk, dir: &Path, limits: Limits, bad: &[BadRange]) {
     for (at, range) in bad.iter().enumerate() {
-        let what = if range.torn { "torn" } else { "corrupt" };
+        let what = range.harm.as_str();
         tracing::warn!(lane = range.lane.as_str(), segment = range.segment, bytes = range.bytes.len(), what, "spool: bad range");
         keep(disk, dir, limits, &format!("{}-{:08x}-{at}-{what}.bin", range.lane.as_str(), range.segment), &range.bytes);
     }
@@ -71,7 +72,7 @@ pub(super) fn losses(state: &mut State, bad: &[BadRange], gaps: &HashMap<(u32, L
     for &(key, lane, from, to) in &holes {
         losses.extend(loss(state, key, lane, from, to, to - from + 1));
     }
-    let corrupt: Vec<&BadRange> = bad.iter().filter(|b| !b.torn).collect();
+    let corrupt: Vec<&BadRange> = bad.iter().filter(|b| b.harm == Harm::Corrupt).collect();
     state.counters.corrupt_ranges += corrupt.len() as u64;
     for lane in Lane::ALL {
         let in_lane = corrupt.iter().filter(|b| b.lane == lane).count();

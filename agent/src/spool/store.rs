@@ -4,6 +4,7 @@
 //! stand in `room.rs` and `repair.rs`. It must never drop a record that the collector may have seen, nor lose count of one.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,18 +82,26 @@ impl Store {
         repair::quarantine(store.disk.as_ref(), &store.dir, store.limits, &found.bad);
         let losses = repair::losses(&mut store.state, &found.bad, &found.gaps);
         store.current = store.state.key_of(&epoch);
-        let opening = opening(&mut store.state, store.current);
-        // A full disk must not keep the agent from starting: reserve and samples go, faults stay.
-        while let Err(error) = store.fault.begin_segment(&opening) {
-            if !room::give_way(&mut store) {
-                return Err(io(error));
-            }
-        }
+        store.begin()?;
         store.account_for(losses, &found.bad);
         store.delete_done();
         room::keep_reserve(&store);
         room::limit_segments(&mut store)?;
         Ok(store)
+    }
+
+    /// Begins this run's first segment. A full disk must not keep the agent from starting: reserve and samples go, faults stay;
+    /// nor must one failed sync.
+    fn begin(&mut self) -> Result<(), SpoolError> {
+        let mut tries = 2;
+        loop {
+            let Err(source) = self.begin_segment() else { return Ok(()) };
+            let error = SpoolError::Io { path: self.dir.clone(), source };
+            tries -= u32::from(!error.is_disk_full());
+            if tries == 0 || (error.is_disk_full() && !room::give_way(self)) {
+                return Err(error);
+            }
+        }
     }
 
     /// Writes the gaps for what damage cost, then mends the damage. If one fails, the damage stays to be found at the next start.
@@ -104,7 +113,7 @@ impl Store {
             }
         }
         for range in bad {
-            if let Err(error) = self.chain(range.lane).mend(range.segment, range.offset, range.bytes.len(), range.torn) {
+            if let Err(error) = self.chain(range.lane).mend(range.segment, range.offset, range.bytes.len(), range.harm) {
                 tracing::error!(%error, segment = range.segment, "spool: a bad range can't be mended yet");
             }
         }
@@ -124,6 +133,11 @@ impl Store {
     /// Accepts a record: on return it is on the disk and will be delivered or accounted for.
     pub(super) fn push(&mut self, payload: Payload) -> Result<RecordId, SpoolError> {
         let lane = if matches!(payload, Payload::Samples(_)) { Lane::Sample } else { Lane::Fault };
+        self.pay_owed();
+        if lane == Lane::Sample && !room::has_reserve(self) {
+            self.state.counters.dropped += 1;
+            return Err(SpoolError::NoRoomForSamples);
+        }
         let seq = self.state.marks(self.current, lane).map_or(0, |m| m.last) + 1;
         let since = self.time.monotonic().saturating_sub(self.began);
         let mono_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
@@ -160,6 +174,23 @@ impl Store {
         Ok(())
     }
 
+    /// Writes the gaps that could not be written when their records were dropped, as far as the disk allows.
+    pub(super) fn pay_owed(&mut self) {
+        while let Some((id, gap)) = self.state.owed.first().cloned() {
+            if let Err(error) = self.put_gap(id, gap) {
+                tracing::warn!(%error, "spool: dropped samples can't be recorded yet");
+                return;
+            }
+            self.state.owed.remove(0);
+        }
+    }
+
+    /// Begins a new segment of the fault lane, with a checkpoint.
+    pub(super) fn begin_segment(&mut self) -> io::Result<()> {
+        let opening = opening(&mut self.state, self.current);
+        self.fault.begin_segment(&opening)
+    }
+
     /// Appends frames to a lane's chain and syncs them.
     pub(super) fn commit(&mut self, lane: Lane, frames: &[(Kind, Vec<u8>)]) -> Result<Vec<Place>, SpoolError> {
         let bytes: u64 = frames.iter().map(|(_, body)| (body.len() + FRAME_HEAD) as u64).sum();
@@ -184,6 +215,7 @@ impl Store {
     /// The records to send next: faults first, old epochs first, in order. Marks them as perhaps sent, durably.
     pub(super) fn next_batch(&mut self, max_records: usize, max_bytes: usize) -> Result<Vec<Record>, SpoolError> {
         let max_bytes = max_bytes.min(usize::try_from(self.limits.segment_bytes()).unwrap_or(usize::MAX));
+        self.pay_owed();
         loop {
             let (fault, sample) = self.choose(max_records, max_bytes);
             let mut batch = self.read_waiting(Lane::Fault, &fault)?;
@@ -200,9 +232,9 @@ impl Store {
         let mut chosen = (Vec::new(), Vec::new());
         let mut bytes = 0;
         let faults = self.state.fault.iter().map(|w| (Lane::Fault, w));
-        for (at, (lane, waiting)) in
-            faults.chain(self.state.sample.iter().map(|w| (Lane::Sample, w))).take(max_records).enumerate()
-        {
+        // Samples behind a loss that is not recorded yet would arrive out of order.
+        let samples = self.state.sample.iter().filter(|_| self.state.owed.is_empty()).map(|w| (Lane::Sample, w));
+        for (at, (lane, waiting)) in faults.chain(samples).take(max_records).enumerate() {
             bytes += waiting.place.bytes as usize;
             if bytes > max_bytes && at > 0 {
                 break;

@@ -123,6 +123,10 @@ impl SimulatedDisk {
         inner.power_goes_at = Some(inner.operations + n);
     }
 
+    pub(super) fn keep_power(&self) {
+        self.inner().power_goes_at = None;
+    }
+
     pub(super) fn is_off(&self) -> bool {
         self.inner().off
     }
@@ -228,7 +232,7 @@ impl Change {
         }
     }
 
-    /// Each sector on its own, some torn; where the length arrived and the data did not, there are zeros.
+    /// Each sector on its own; where the length arrived and the data did not, there are zeros.
     fn apply_by_sector(&self, file: &mut Vec<u8>, draw: &mut Draw) {
         let Self::Write { offset, bytes } = self else {
             if draw.one_in(2) {
@@ -241,13 +245,8 @@ impl Change {
         let mut at = *offset;
         while at < end {
             let next = ((at / SECTOR + 1) * SECTOR).min(end);
-            let kept = match draw.below(8) {
-                0..4 => 0,
-                4 => draw.below(next - at),
-                _ => next - at,
-            };
-            if kept > 0 {
-                lay(file, at, &bytes[at - offset..at - offset + kept]);
+            if draw.one_in(2) {
+                lay(file, at, &bytes[at - offset..next - offset]);
             }
             at = next;
         }

@@ -65,11 +65,8 @@ impl Run {
             }
             match self.open() {
                 Ok(mut store) if !self.disk.is_off() => {
+                    self.disk.keep_power();
                     self.model.check(&mut store);
-                    if self.disk.is_off() {
-                        self.power_returns();
-                        continue;
-                    }
                     self.model.begun(store.epoch());
                     self.store = Some(store);
                     break;
@@ -180,7 +177,7 @@ impl Run {
         }
         match store.ack(acks_of(&batch), Some(nonce.clone()), None) {
             Ok(()) => self.model.acknowledged(&batch, nonce),
-            Err(_) => self.model.acknowledgement_refused(nonce),
+            Err(_) => self.model.acknowledgement_refused(&batch, nonce),
         }
     }
 
@@ -189,9 +186,8 @@ impl Run {
         let Ok(batch) = store.next_batch(1, 10_000) else { return };
         self.model.handed_out(&batch);
         let Some(id) = batch.first().filter(|r| !matches!(r.payload, Payload::Gap(_))).map(|r| r.id.clone()) else { return };
-        if store.set_aside(id.clone(), "bad_message").is_ok() {
-            self.model.set_aside(&id);
-        }
+        self.model.set_aside(&id);
+        drop(store.set_aside(id, "bad_message"));
     }
 
     fn finish(mut self) -> (u64, u64) {
@@ -203,7 +199,7 @@ impl Run {
             let mut draw = Draw(self.draw.next());
             self.model.drain(&mut store, || draw.hex_128().parse().unwrap());
         }
-        (self.cuts, self.model.told_lost)
+        (self.cuts, self.model.told_lost())
     }
 }
 
