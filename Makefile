@@ -6,11 +6,10 @@ help:
 	@echo 'make test    everything that is tested, on both databases'
 	@echo 'make check   format, lints, docs, dependency policy'
 	@echo 'make bench   reports per second at the collector, both databases'
-	@echo 'make build   the release binaries'
+	@echo 'make build   the release binaries: the agent small and static, the collector fast'
 
 build:
-	@scripts/setup.sh build
-	cargo build --release --locked -p mainstay-agent -p mainstay-collector
+	@scripts/build.sh
 
 check:
 	@scripts/check.sh
