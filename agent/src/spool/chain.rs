@@ -11,11 +11,13 @@ use std::sync::Arc;
 use mainstay_shared::ids::Lane;
 
 use super::disk::{Access, Disk, DiskFile};
-use super::format::{self, Harm, Kind, SEGMENT_MAGIC};
+use super::format::{self, Harm, Kind, SECTOR_BYTES, SEGMENT_MAGIC};
 use super::state::Place;
 
 /// A segment is never read beyond this; ours are far smaller.
 const MAX_SEGMENT_BYTES: u64 = 16 << 20;
+/// Stands where the disk could not be read; not zero, which means "never written".
+const UNREADABLE: u8 = 0xFF;
 /// Read at once.
 const READ_BYTES: usize = 64 << 10;
 
@@ -65,14 +67,22 @@ impl Chain {
         self.dir.join(format!("{}-{number:08x}.seg", self.lane.as_str()))
     }
 
-    /// A whole segment.
+    /// A whole segment; where it can't be read stand bytes of no frame, to be found as damage.
     pub(super) fn read(&self, number: u32) -> io::Result<Vec<u8>> {
-        let file = self.disk.open(&self.path(number), Access::Read)?;
+        let file = match self.disk.open(&self.path(number), Access::Read) {
+            Err(error) if is_damage(&error) => {
+                return Ok(vec![UNREADABLE; self.segments.get(&number).map_or(0, |len| *len as usize)]);
+            }
+            opened => opened?,
+        };
         let mut bytes = Vec::new();
         while (bytes.len() as u64) < MAX_SEGMENT_BYTES {
             let begin = bytes.len();
             bytes.resize(begin + READ_BYTES, 0);
-            let read = file.read_full_at(&mut bytes[begin..], begin as u64)?;
+            let read = match file.read_full_at(&mut bytes[begin..], begin as u64) {
+                Err(error) if is_damage(&error) => read_around(file.as_ref(), &mut bytes[begin..], begin as u64),
+                read => read?,
+            };
             bytes.truncate(begin + read);
             if read < READ_BYTES {
                 break;
@@ -89,7 +99,7 @@ impl Chain {
             if open.as_ref().is_none_or(|(number, _)| *number != place.segment) {
                 open = match self.disk.open(&self.path(place.segment), Access::Read) {
                     Ok(file) => Some((place.segment, file)),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound || is_damage(&error) => None,
                     Err(error) => return Err(error),
                 };
             }
@@ -215,6 +225,30 @@ impl Chain {
         }
         file.sync_data()
     }
+}
+
+/// Whether the disk said that what was asked for is broken, not that it can't be had just now.
+fn is_damage(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    const EUCLEAN: i32 = 117;
+    matches!(error.raw_os_error(), Some(EIO | EUCLEAN))
+}
+
+/// Reads what can be read, sector by sector; returns up to where the file reaches.
+fn read_around(file: &dyn DiskFile, bytes: &mut [u8], offset: u64) -> usize {
+    let mut end = 0;
+    for (at, sector) in bytes.chunks_mut(SECTOR_BYTES).enumerate() {
+        let begin = at * SECTOR_BYTES;
+        match file.read_full_at(sector, offset + begin as u64) {
+            Ok(0) => break,
+            Ok(read) => end = begin + read,
+            Err(_) => {
+                sector.fill(UNREADABLE);
+                end = begin + sector.len();
+            }
+        }
+    }
+    end
 }
 
 enum Failed {

@@ -55,7 +55,7 @@ pub(super) trait DiskFile: Debug + Send {
     fn sync_data(&self) -> io::Result<()>;
 }
 
-impl dyn DiskFile {
+impl dyn DiskFile + '_ {
     /// Reads until `bytes` is full or the file ends; how much was read.
     pub(super) fn read_full_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;

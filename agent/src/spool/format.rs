@@ -16,6 +16,9 @@ const FRAME_MAGIC: &[u8; 4] = b"\xF5MS\x1D";
 /// Bytes of a frame before its body.
 pub(super) const FRAME_HEAD: usize = 13;
 
+/// What the smallest disks write and lose at once.
+pub(super) const SECTOR_BYTES: usize = 512;
+
 /// What a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -109,7 +112,7 @@ pub(super) fn scan(bytes: &[u8]) -> Vec<Found> {
                 at = next;
                 continue;
             }
-            found.push(Found::Bad(harm(&bytes[at..next], next == bytes.len()), at..next));
+            found.push(Found::Bad(harm(bytes, at..next), at..next));
             at = next;
         }
     }
@@ -130,8 +133,9 @@ fn next_frame(bytes: &[u8], from: usize) -> Option<usize> {
     (from..bytes.len()).find(|&at| bytes[at] == FRAME_MAGIC[0] && frame_at(&bytes[at..]).is_some())
 }
 
-fn harm(range: &[u8], is_end: bool) -> Harm {
-    match (is_end && is_cut_short(range)) || is_unwritten(range) {
+fn harm(bytes: &[u8], range: Range<usize>) -> Harm {
+    let is_end = range.end == bytes.len();
+    match (is_end && is_cut_short(&bytes[range.clone()])) || is_unwritten(bytes, range) {
         true if is_end => Harm::Torn,
         true => Harm::Unwritten,
         false => Harm::Corrupt,
@@ -143,13 +147,25 @@ fn is_cut_short(end: &[u8]) -> bool {
     let head = &end[..end.len().min(FRAME_MAGIC.len())];
     let announced = end.get(5..9).map(|l| u32::from_le_bytes([l[0], l[1], l[2], l[3]]) as usize);
     let cut_short = FRAME_MAGIC.starts_with(head) && announced.is_none_or(|len| end.len() < FRAME_HEAD.saturating_add(len));
-    cut_short || SEGMENT_MAGIC.starts_with(end)
+    (cut_short && !is_whole_but_for_its_length(end)) || SEGMENT_MAGIC.starts_with(end)
 }
 
-/// Zeros where data never arrived: at either end, or more of them than a frame's head can hold.
-fn is_unwritten(range: &[u8]) -> bool {
-    let at_an_end = range.first() == Some(&0) || range.last() == Some(&0);
-    at_an_end || range.windows(FRAME_HEAD).any(|run| run.iter().all(|b| *b == 0))
+/// A last frame that was written whole and whose length was changed later: with the length that it has, its CRC is right.
+fn is_whole_but_for_its_length(end: &[u8]) -> bool {
+    let (Some(head), Some(body)) = (end.get(..FRAME_HEAD), end.get(FRAME_HEAD..)) else { return false };
+    let Ok(len) = u32::try_from(body.len()) else { return false };
+    frame_crc(head[4], len.to_le_bytes(), body).to_le_bytes() == head[9..FRAME_HEAD]
+}
+
+/// Zeros where data never arrived: at either end of the range or of a sector in it, or more than a frame's head can hold. One
+/// flipped bit makes no two zeros.
+fn is_unwritten(bytes: &[u8], range: Range<usize>) -> bool {
+    let (from, bad) = (range.start, &bytes[range]);
+    let at_an_end = bad.first() == Some(&0) || bad.last() == Some(&0);
+    let sectors = (from / SECTOR_BYTES + 1..).map(|n| n * SECTOR_BYTES - from).take_while(|at| *at < bad.len());
+    let mut sides = sectors.flat_map(|at| [at.saturating_sub(2)..at, at..(at + 2).min(bad.len())]);
+    let at_a_sector = sides.any(|side| bad[side].iter().all(|b| *b == 0));
+    at_an_end || at_a_sector || bad.windows(FRAME_HEAD).any(|run| run.iter().all(|b| *b == 0))
 }
 
 #[cfg(test)]
@@ -205,7 +221,9 @@ mod tests {
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            let Some(Found::Bad(Harm::Corrupt, range)) = scan(&bad).into_iter().find(|f| matches!(f, Found::Bad(Harm::Corrupt, _))) else {
+            let Some(Found::Bad(Harm::Corrupt, range)) =
+                scan(&bad).into_iter().find(|f| matches!(f, Found::Bad(Harm::Corrupt, _)))
+            else {
                 continue;
             };
             let mended = mending(range.start, range.len());

@@ -2,7 +2,7 @@
 //!
 //! One truth: watermarks, nonce, open episodes and recent starts are records of the same segment files as the faults.
 //! Parts: `format` (bytes), `state` (what frames mean), `disk` (what is asked of it), `chain` (files), `recovery` (reading back), `rules` (what a full lane
-//! drops), `room`, `repair`, `store` (the whole), `thread` (its own thread, since fsync may hang), `inspect` (for the CLI).
+//! drops), `room`, `repair`, `lock`, `store` (the whole), `thread` (its own thread, since fsync may hang), `inspect` (for the CLI).
 //! A gap record stands in the place of the last record it replaces: numbers stay unbroken and in order.
 
 use std::path::PathBuf;
@@ -19,6 +19,7 @@ mod recovery;
 mod rules;
 mod repair;
 mod room;
+mod lock;
 mod store;
 mod thread;
 mod inspect;

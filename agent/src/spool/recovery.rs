@@ -61,6 +61,8 @@ pub(super) fn recover(disk: &Arc<dyn Disk>, dir: &Path, segment_bytes: u64) -> i
         let bytes = found.sample.read(number)?;
         found.take_segment(Lane::Sample, number, &bytes);
     }
+    let Recovered { state, gaps, .. } = &mut found;
+    state.settle_beginnings(|w, lane| gaps.get(&(w.epoch, lane, w.seq)).copied());
     Ok(found)
 }
 

@@ -317,6 +317,20 @@ impl State {
         }
     }
 
+    /// Of an epoch that no readable checkpoint names, what stands before its first record counts as acknowledged.
+    pub(super) fn settle_beginnings(&mut self, gap_from: impl Fn(&Waiting, Lane) -> Option<u64>) {
+        for lane in Lane::ALL {
+            let mut seen = HashSet::new();
+            let firsts: Vec<Waiting> = self.lane(lane).iter().filter(|w| seen.insert(w.epoch)).copied().collect();
+            for first in firsts.iter().filter(|w| !self.named.contains(&w.epoch)) {
+                let begins = gap_from(first, lane).unwrap_or(first.seq);
+                if let Some(marks) = self.epochs.get_mut(&first.epoch).map(|e| e.lane_mut(lane)).filter(|m| m.acked == 0) {
+                    marks.acked = begins - 1;
+                }
+            }
+        }
+    }
+
     /// Ranges that no waiting record, acknowledgement or gap accounts for: `(epoch, lane, from, to)`.
     pub(super) fn holes(&self, gap_from: impl Fn(&Waiting, Lane) -> Option<u64>) -> Vec<(u32, Lane, u64, u64)> {
         let mut holes = Vec::new();
@@ -325,8 +339,7 @@ impl State {
                 let mut next = marks.lane(lane).acked + 1;
                 for waiting in self.lane(lane).iter().filter(|w| w.epoch == key) {
                     let begins = gap_from(waiting, lane).unwrap_or(waiting.seq);
-                    let unknown_begin = next == 1 && !self.named.contains(&key);
-                    if begins > next && !unknown_begin {
+                    if begins > next {
                         holes.push((key, lane, next, begins - 1));
                     }
                     next = waiting.seq + 1;

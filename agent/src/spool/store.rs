@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +18,10 @@ use ring::rand::SecureRandom;
 use super::chain::Chain;
 use super::disk::{Disk, MachineDisk};
 use super::format::{self, FRAME_HEAD, Kind};
+use super::lock::lock;
 use super::recovery::{self, BadRange};
 use super::state::{AckBody, Place, State, Waiting};
 use super::{Limits, SpoolError, Stats, repair, room};
-
-const LOCK_TRIES: u32 = 10;
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// The open spool.
 #[derive(Debug)]
@@ -80,10 +77,10 @@ impl Store {
             _lock: lock,
         };
         repair::quarantine(store.disk.as_ref(), &store.dir, store.limits, &found.bad);
-        let losses = repair::losses(&mut store.state, &found.bad, &found.gaps);
+        store.state.owed = repair::losses(&mut store.state, &found.bad, &found.gaps);
         store.current = store.state.key_of(&epoch);
         store.begin()?;
-        store.account_for(losses, &found.bad);
+        store.account_for(&found.bad);
         store.delete_done();
         room::keep_reserve(&store);
         room::limit_segments(&mut store)?;
@@ -105,12 +102,10 @@ impl Store {
     }
 
     /// Writes the gaps for what damage cost, then mends the damage. If one fails, the damage stays to be found at the next start.
-    fn account_for(&mut self, losses: Vec<(RecordId, Gap)>, bad: &[BadRange]) {
-        for (id, gap) in losses {
-            if let Err(error) = self.put_gap(id, gap) {
-                tracing::error!(%error, "spool: a loss can't be recorded yet");
-                return;
-            }
+    fn account_for(&mut self, bad: &[BadRange]) {
+        self.pay_owed();
+        if !self.state.owed.is_empty() {
+            return;
         }
         for range in bad {
             if let Err(error) = self.chain(range.lane).mend(range.segment, range.offset, range.bytes.len(), range.harm) {
@@ -178,7 +173,7 @@ impl Store {
     pub(super) fn pay_owed(&mut self) {
         while let Some((id, gap)) = self.state.owed.first().cloned() {
             if let Err(error) = self.put_gap(id, gap) {
-                tracing::warn!(%error, "spool: dropped samples can't be recorded yet");
+                tracing::warn!(%error, "spool: a loss can't be recorded yet");
                 return;
             }
             self.state.owed.remove(0);
@@ -359,22 +354,6 @@ fn opening(state: &mut State, current: u32) -> Vec<u8> {
     let checkpoint = serde_json::to_vec(&state.checkpoint(current)).unwrap_or_default();
     format::put_frame(&mut bytes, Kind::Checkpoint, &checkpoint);
     bytes
-}
-
-/// Takes the spool's single-instance lock.
-fn lock(dir: &Path) -> Result<File, SpoolError> {
-    let path = dir.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
-    let file = file.map_err(|source| SpoolError::Io { path: path.clone(), source })?;
-    // A killed agent holds its lock until the kernel has buried it; a supervisor may be quicker than that.
-    for _ in 0..LOCK_TRIES {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
-            Err(std::fs::TryLockError::Error(source)) => return Err(SpoolError::Io { path, source }),
-        }
-    }
-    Err(SpoolError::InUse { path })
 }
 
 /// The record's JSON, its evidence cut until it fits [`MAX_RECORD_BYTES`].

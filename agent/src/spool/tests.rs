@@ -20,6 +20,7 @@ use super::*;
 mod simulated;
 mod model;
 mod sweep;
+mod damage;
 
 use simulated::SimulatedDisk;
 

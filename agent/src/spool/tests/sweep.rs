@@ -110,7 +110,9 @@ impl Run {
             15..19 => self.deliver(true),
             19..21 => self.deliver(false),
             21 => self.set_aside(),
-            22 => self.push(Payload::Goodbye(mainstay_shared::record::Goodbye { reason: "stop".into(), expected_return_at: None })),
+            22 => {
+                self.push(Payload::Goodbye(mainstay_shared::record::Goodbye { reason: "stop".into(), expected_return_at: None }))
+            }
             _ => {
                 self.store = None;
                 self.start();
@@ -226,7 +228,9 @@ fn sweep(weather: Weather, slice: u64, whole: u64) {
             let outcome = std::panic::catch_unwind(|| run(seed, weather));
             let Ok((cuts, lost)) = outcome else {
                 let test = std::thread::current().name().unwrap_or("sweep").to_owned();
-                panic!("seed {seed} failed in {weather:?} ({test}); again: MAINSTAY_SEED={seed} cargo test -p mainstay-agent sweep");
+                panic!(
+                    "seed {seed} failed in {weather:?} ({test}); again: MAINSTAY_SEED={seed} cargo test -p mainstay-agent sweep"
+                );
             };
             points.fetch_add(cuts, Ordering::Relaxed);
             losses.fetch_add(lost, Ordering::Relaxed);
