@@ -142,9 +142,8 @@ async fn point(lab: &mut Lab, phase: Phase, call: &str, when: u32, dice: &mut Di
             if phase == Phase::Acknowledged {
                 taken_or_ended(lab).await?;
             }
-            let ended = lab.agent.process()?.ended()?.is_some();
             tracer.detach().await?;
-            if ended { Run::Killed } else { Run::Unharmed }
+            if lab.agent.answers().await.is_ok() { Run::Unharmed } else { Run::Killed }
         }
     };
     if run == Run::Killed {

@@ -121,6 +121,7 @@ impl Lab {
             .iter()
             .map(|name| if name.is_empty() { spool.clone() } else { spool.join(name) })
             .collect();
+        paths.extend(["agent.sock", "identity.json", "time.json", "time.json.new"].map(|name| state.join(name)));
         paths.push(state);
         for lane in ["fault", "sample"] {
             let newest = self.newest_segment(lane);
