@@ -7,11 +7,10 @@ help:
 	@echo 'make check   format, lints, docs, dependency policy'
 	@echo 'make soak    the long proofs, whole: crashes, power cuts, bad disks (scripts/soak.sh --help tells how long each part takes)'
 	@echo 'make bench   reports per second at the collector, both databases'
-	@echo 'make build   the release binaries'
+	@echo 'make build   the release binaries: the agent small and static, the collector fast'
 
 build:
-	@scripts/setup.sh build
-	cargo build --release --locked -p mainstay-agent -p mainstay-collector
+	@scripts/build.sh
 
 check:
 	@scripts/check.sh
