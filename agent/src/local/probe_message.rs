@@ -27,7 +27,11 @@ pub(crate) async fn test(state_dir: &Path, note: String, no_wait: bool, output: 
     if no_wait {
         if !output.json {
             say(format_args!("{} {}", pick(output.lang, "测试消息", "test message"), answer.mark));
-            say(format_args!("{} {}", pick(output.lang, "已写盘接受，记录", "accepted, synced to the disk, as record"), answer.record));
+            say(format_args!(
+                "{} {}",
+                pick(output.lang, "已写盘接受，记录", "accepted, synced to the disk, as record"),
+                answer.record
+            ));
         }
         return Ok(());
     }
