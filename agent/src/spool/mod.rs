@@ -25,23 +25,23 @@ mod inspect;
 mod tests;
 
 pub(crate) use inspect::{Inspection, inspect, waiting_records};
-pub(crate) use state::{Counters, PastStart};
-pub(crate) use thread::Spool;
+pub use state::{Counters, PastStart};
+pub use thread::{OpenedState, Spool};
 
 /// A fault that was raised and not cleared, with its newest state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct OpenEpisode {
+pub struct OpenEpisode {
     /// The id of its raise record.
-    pub(crate) episode: EpisodeId,
+    pub episode: EpisodeId,
     /// Its newest change.
-    pub(crate) last: FaultChange,
+    pub last: FaultChange,
 }
 
 /// How much disk the spool may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Everything under the spool's directory except the quarantine (a sixteenth more).
-    pub(crate) max_bytes: u64,
+    pub max_bytes: u64,
 }
 
 impl Limits {
@@ -68,23 +68,23 @@ impl Limits {
 
 /// What the spool holds, for `status` and the heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct Stats {
+pub struct Stats {
     /// Waiting in the fault lane.
-    pub(crate) fault_records: u64,
+    pub fault_records: u64,
     /// Waiting in the sample lane.
-    pub(crate) sample_records: u64,
+    pub sample_records: u64,
     /// Bytes of the segment files.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Their limit.
-    pub(crate) max_bytes: u64,
+    pub max_bytes: u64,
     /// Losses so far.
     #[serde(flatten)]
-    pub(crate) counters: Counters,
+    pub counters: Counters,
 }
 
 /// Why the spool did not do what was asked. The record in question was not accepted.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SpoolError {
+pub enum SpoolError {
     /// The disk said no.
     #[error("spool {}: the disk refused", path.display())]
     Io {

@@ -70,26 +70,26 @@ impl EpochMarks {
 
 /// One earlier start of the agent, for telling a crash loop and an unexpected reboot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PastStart {
+pub struct PastStart {
     /// The kernel's boot id then.
-    pub(crate) boot_id: String,
+    pub boot_id: String,
     /// Seconds since boot at the start.
-    pub(crate) uptime_s: u64,
+    pub uptime_s: u64,
     /// Whether that run said goodbye.
-    pub(crate) goodbye: bool,
+    pub goodbye: bool,
 }
 
 /// What was lost or set aside since the spool was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct Counters {
+pub struct Counters {
     /// Records dropped by policy (lane full, compacted).
-    pub(crate) dropped: u64,
+    pub dropped: u64,
     /// Records set aside because the collector could not take them.
-    pub(crate) poison: u64,
+    pub poison: u64,
     /// Bad ranges found and quarantined.
-    pub(crate) corrupt_ranges: u64,
+    pub corrupt_ranges: u64,
     /// Records that such ranges cost, as far as it can be told.
-    pub(crate) corrupt_records: u64,
+    pub corrupt_records: u64,
 }
 
 /// Everything that frames of deleted segments said and that still counts.
