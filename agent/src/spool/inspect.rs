@@ -68,12 +68,26 @@ impl Inspection {
     }
 }
 
+/// How often a look is begun anew because the running agent deleted a segment under it.
+const LOOKS: u32 = 20;
+
+/// Reads a spool on which an agent may be at work: a segment that was listed may be done with before it is read.
+fn recover_live(dir: &Path, limits: Limits) -> std::io::Result<Recovered> {
+    for _ in 1..LOOKS {
+        match recovery::recover(&here(), dir, limits.segment_bytes()) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {}
+            done => return done,
+        }
+    }
+    recovery::recover(&here(), dir, limits.segment_bytes())
+}
+
 /// Looks at the spool in `dir`.
 ///
 /// # Errors
 /// When the directory or a segment can't be read.
 pub(crate) fn inspect(dir: &Path, limits: Limits) -> std::io::Result<Inspection> {
-    let found = recovery::recover(&here(), dir, limits.segment_bytes())?;
+    let found = recover_live(dir, limits)?;
     let holes = found.state.holes(|w, lane| found.gaps.get(&(w.epoch, lane, w.seq)).copied());
     let epoch = |key: u32| found.state.epochs.get(&key).map(|e| e.epoch.to_string()).unwrap_or_default();
     Ok(Inspection {
@@ -110,7 +124,7 @@ pub(crate) fn waiting_records(
     limits: Limits,
     mut each: impl FnMut(&Record) -> std::io::Result<()>,
 ) -> std::io::Result<()> {
-    let found = recovery::recover(&here(), dir, limits.segment_bytes())?;
+    let found = recover_live(dir, limits)?;
     for (lane, chain) in [(Lane::Fault, &found.fault), (Lane::Sample, &found.sample)] {
         for waiting in found.state.lane(lane) {
             for body in chain.read_frames(&[waiting.place])?.into_iter().flatten() {
