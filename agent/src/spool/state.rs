@@ -273,6 +273,12 @@ impl State {
         }
     }
 
+    /// The oldest of the segments `numbers` that holds something waiting.
+    pub(super) fn oldest_needed(&self, lane: Lane, numbers: Vec<u32>) -> Option<u32> {
+        // In order of sending what waits lies mostly in order of segments too: the first look decides.
+        numbers.into_iter().find(|number| self.lane(lane).iter().any(|w| w.place.segment == *number))
+    }
+
     /// An acknowledgement.
     pub(super) fn apply_ack(&mut self, ack: &AckBody) {
         for id in &ack.acks {
@@ -301,9 +307,10 @@ impl State {
 
     /// What a new segment begins with. Epochs with nothing waiting or owed are left out (`current` stays).
     pub(super) fn checkpoint(&mut self, current: u32) -> Checkpoint {
-        let mut waits: HashSet<u32> = self.fault.iter().chain(&self.sample).map(|w| w.epoch).collect();
-        waits.extend(self.owed.iter().filter_map(|(id, _)| self.keys.get(&id.epoch)));
-        let gone: Vec<u32> = self.epochs.keys().copied().filter(|key| *key != current && !waits.contains(key)).collect();
+        let owes = |key: u32| self.owed.iter().any(|(id, _)| self.keys.get(&id.epoch) == Some(&key));
+        let waits = |key: u32| Lane::ALL.iter().any(|lane| self.lane(*lane).binary_search_by_key(&key, |w| w.epoch).is_ok());
+        let gone = |key: &u32| *key != current && !waits(*key) && !owes(*key);
+        let gone: Vec<u32> = self.epochs.keys().copied().filter(gone).collect();
         for key in gone {
             self.forget_epoch(key);
         }
@@ -353,7 +360,12 @@ impl State {
     }
 
     fn forget_through(&mut self, key: u32, lane: Lane, seq: u64) {
-        self.lane_mut(lane).retain(|w| w.epoch != key || w.seq > seq);
+        let queue = self.lane_mut(lane);
+        let begin = queue.partition_point(|w| w.epoch < key);
+        let end = queue.partition_point(|w| (w.epoch, w.seq) <= (key, seq));
+        if begin < end {
+            drop(queue.drain(begin..end));
+        }
     }
 
     /// Fault records before a checkpoint that it doesn't count were refused: their sync failed, and yet they came back.
