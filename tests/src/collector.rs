@@ -80,6 +80,14 @@ impl Collector {
     /// # Errors
     /// As [`Collector::serving`].
     pub async fn founded(engine: Engine, settings: Settings) -> Result<Self> {
+        Self::founded_on(Database::fresh(engine).await?, settings).await
+    }
+
+    /// [`Collector::founded`] on a database that stands already.
+    ///
+    /// # Errors
+    /// As [`Collector::serving`].
+    pub async fn founded_on(database: Database, settings: Settings) -> Result<Self> {
         install_crypto();
         let folder = tempfile::Builder::new().prefix("mainstay-collector-").tempdir()?;
         let agents_listen = SocketAddr::from(([127, 0, 0, 1], free_port()?));
@@ -90,7 +98,7 @@ impl Collector {
             agents_listen,
             web_listen,
             operator: SignIn::default(),
-            database: Database::fresh(engine).await?,
+            database,
             clock: settings.own_clock.then(MachineClock::true_time).transpose()?,
             folder,
         };
@@ -237,6 +245,36 @@ impl Collector {
     /// When it does not run.
     pub fn kill(&mut self) -> Result<()> {
         self.daemon.take().context("the collector runs")?.kill()
+    }
+
+    /// Its process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.daemon.as_ref().context("the collector runs")?.pid())
+    }
+
+    /// Sends it a signal (STOP and CONT make it stand still and go on).
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        self.daemon.as_ref().context("the collector runs")?.signal(signal)
+    }
+
+    /// Whether it has ended by itself or by somebody else's hand.
+    ///
+    /// # Errors
+    /// When the system can't say.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        self.daemon.as_mut().map_or(Ok(true), |daemon| Ok(daemon.ended()?.is_some()))
+    }
+
+    /// Where its records lie.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.database
     }
 
     /// SIGTERM, and waits for a clean end.
