@@ -37,14 +37,15 @@ pub(crate) async fn once(world: &World, last: &LastLook) -> anyhow::Result<()> {
         tracing::warn!(last_look_at = %UnixMs(before), "the collector stood still: silence is not judged for a while");
         collector_starts(world).await?;
     }
-    clocks_and_silence(world).await?;
+    clocks_and_silence(world, now).await?;
     last.0.store(now.0, Ordering::Relaxed);
     closing_and_nightly(world).await
 }
 
-async fn clocks_and_silence(world: &World) -> anyhow::Result<()> {
-    clocks_run(world).await.context("telling of clocks")?;
-    silence_falls::once(world).await.context("judging silence")
+/// By the time that was looked at above: a pause in between must not make anybody silent.
+async fn clocks_and_silence(world: &World, now: UnixMs) -> anyhow::Result<()> {
+    clocks_run(world, now).await.context("telling of clocks")?;
+    silence_falls::once(world, now).await.context("judging silence")
 }
 
 async fn closing_and_nightly(world: &World) -> anyhow::Result<()> {
@@ -70,8 +71,7 @@ pub(crate) async fn collector_starts(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn clocks_run(world: &World) -> anyhow::Result<()> {
-    let now = world.time.now();
+async fn clocks_run(world: &World, now: UnixMs) -> anyhow::Result<()> {
     transact!(world.db, Turn::Intake, |tx| {
         for clock in clocks::claim_due(tx, now).await? {
             tell_clock(tx, world, now, &clock).await?;
