@@ -47,6 +47,9 @@ pub struct Settings {
     pub watch: Option<String>,
     /// A wall clock that the story can move: true time until it does.
     pub own_clock: bool,
+    /// How far its own clock is off at first, in seconds. One that is behind can be moved far without leaving the validity of
+    /// certificates, as peers that live by the machine's clock see it.
+    pub clock_offset_s: i64,
 }
 
 /// A founded collector with one customer and one site.
@@ -102,9 +105,13 @@ impl Collector {
             clock: settings.own_clock.then(MachineClock::true_time).transpose()?,
             folder,
         };
+        if let Some(clock) = &collector.clock {
+            clock.jump_to_offset(settings.clock_offset_s)?;
+        }
         let text = toml::to_string(&collector.settings_table(&settings))?;
         std::fs::write(collector.config_file(), text)?;
         collector.init().await?;
+        collector.operator.clock_offset_s = settings.clock_offset_s;
         Ok(collector)
     }
 

@@ -85,12 +85,14 @@ impl Sweep {
         let mut seed = Seed::new(number);
         let post = ScriptedMailServer::start(Mood::Slow(Duration::from_millis(2))).await?;
         let mail = MailWay { port: post.port(), ca_file: None };
-        let scene = Scene::with(engine, Settings { mail: Some(mail), own_clock: true, ..Settings::default() }).await?;
+        let offset_s = -20 * 3600;
+        let settings = Settings { mail: Some(mail), own_clock: true, clock_offset_s: offset_s, ..Settings::default() };
+        let scene = Scene::with(engine, settings).await?;
         let peers = peers(&scene, PEERS, &[], &mut seed).await?;
         let calls = SYSCALLS.into_iter().map(|call| (call, 8)).collect();
         let answer = Duration::from_millis(50);
         let mut sweep =
-            Self { scene, peers, post, seed, cuts: Cuts::new(), offset_s: 0, answer, calls, points: BTreeMap::new() };
+            Self { scene, peers, post, seed, cuts: Cuts::new(), offset_s, answer, calls, points: BTreeMap::new() };
         for _ in 0..3 {
             sweep.round().await?;
             sweep.answer = sweep.peers.iter().map(|peer| peer.slowest).max().unwrap_or(sweep.answer);

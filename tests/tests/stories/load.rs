@@ -106,9 +106,10 @@ impl LoadedPeer {
     pub(crate) async fn deliver(&mut self, flight: &Flight) -> Result<()> {
         let time = TimeSource::system();
         self.slowest = Duration::ZERO;
+        let mut last = String::new();
         while !self.waiting.is_empty() {
             if time.monotonic() > A_WHILE {
-                bail!("{} has not been acknowledged for {A_WHILE:?}", self.appliance());
+                bail!("{} has not been acknowledged for {A_WHILE:?}: {last}", self.appliance());
             }
             if self.doors.len() > 1 && self.seed.once_in(3) {
                 let door = self.doors[self.seed.place(self.doors.len())].clone();
@@ -118,7 +119,8 @@ impl LoadedPeer {
             let begun = time.monotonic();
             match self.ask(flight, count).await {
                 Ok(reply) => self.keep(&reply)?,
-                Err(_) => {
+                Err(error) => {
+                    last = format!("{error:#}");
                     flight.refused.fetch_add(1, Ordering::SeqCst);
                     tokio::time::sleep(Duration::from_millis(10 + self.seed.below(30))).await;
                 }
