@@ -1,6 +1,6 @@
 //! A door in front of PostgreSQL that understands enough of its protocol (version 3, frontend messages) to see a COMMIT go by, and
-//! cuts the connection there: before the server hears it, after, or when the server's answer comes back. It can also fall silent.
-//! What is cut leaves its sender without knowledge, which is the point.
+//! cuts the connection there: before the server hears it, after, or when the server's answer comes back. It can also hold it back, or
+//! forget connections. What is cut leaves its sender without knowledge, which is the point.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,10 +22,12 @@ pub enum CutAt {
     AfterTheServer,
     /// The server has done it and answered; the answer is thrown away.
     BeforeTheAnswer,
+    /// Nothing is cut: it waits at the door, with its connection and all older ones, until [`PostgresDoor::remember_connections`].
+    HeldBack,
 }
 
 impl CutAt {
-    /// Every place.
+    /// Every place where it is cut.
     pub const ALL: [Self; 3] = [Self::BeforeTheServer, Self::AfterTheServer, Self::BeforeTheAnswer];
 }
 
@@ -34,7 +36,9 @@ struct Shared {
     /// The next cut, and how many COMMITs pass before it.
     order: Mutex<Option<(CutAt, u64)>>,
     cuts: AtomicU64,
-    silent: watch::Sender<bool>,
+    connections: AtomicU64,
+    /// Connections numbered up to this one are silent.
+    silent_up_to: watch::Sender<u64>,
 }
 
 /// The door; its connections end with it.
@@ -53,7 +57,12 @@ impl PostgresDoor {
     pub async fn to(port: u16) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("a port for the door")?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { order: Mutex::default(), cuts: AtomicU64::new(0), silent: watch::Sender::new(false) });
+        let shared = Arc::new(Shared {
+            order: Mutex::default(),
+            cuts: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            silent_up_to: watch::Sender::new(0),
+        });
         let mut tasks = JoinSet::new();
         let serving = Arc::clone(&shared);
         tasks.spawn(async move {
@@ -83,9 +92,14 @@ impl PostgresDoor {
         self.shared.cuts.load(Ordering::SeqCst)
     }
 
-    /// From now on nothing passes and nothing closes (`true`), or everything passes again.
-    pub fn fall_silent(&self, silent: bool) {
-        self.shared.silent.send_replace(silent);
+    /// On the connections that stand now, nothing passes any more and nothing closes. New ones pass.
+    pub fn forget_connections(&self) {
+        self.shared.silent_up_to.send_replace(self.shared.connections.load(Ordering::SeqCst));
+    }
+
+    /// What was silent passes again.
+    pub fn remember_connections(&self) {
+        self.shared.silent_up_to.send_replace(0);
     }
 }
 
@@ -108,9 +122,9 @@ impl Shared {
         }
     }
 
-    async fn passes(&self) {
+    async fn passes(&self, number: u64) {
         // Its sender lives as long as `self`.
-        self.silent.subscribe().wait_for(|silent| !silent).await.map(drop).unwrap_or_default();
+        self.silent_up_to.subscribe().wait_for(|up_to| number > *up_to).await.map(drop).unwrap_or_default();
     }
 }
 
@@ -119,19 +133,22 @@ async fn carry(near: TcpStream, port: u16, shared: Arc<Shared>) {
     near.set_nodelay(true).ok();
     far.set_nodelay(true).ok();
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+    let number = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
     let swallow = AtomicBool::new(false);
     tokio::select! {
-        _ = questions(near_in, far_out, &shared, &swallow) => {}
-        _ = answers(far_in, near_out, &shared, &swallow) => {}
+        _ = questions(near_in, far_out, number, &shared, &swallow) => {}
+        _ = answers(far_in, near_out, number, &shared, &swallow) => {}
     }
+    // The end of one that is silent is not heard either.
+    shared.passes(number).await;
 }
 
 /// Message by message; the first ones (an SSL request, the start-up) have no type byte.
-async fn questions(mut near: OwnedReadHalf, mut far: OwnedWriteHalf, shared: &Shared, swallow: &AtomicBool) -> Result<()> {
+async fn questions(mut near: OwnedReadHalf, mut far: OwnedWriteHalf, number: u64, shared: &Shared, swallow: &AtomicBool) -> Result<()> {
     const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
     loop {
         let body = read_body(&mut near).await?;
-        shared.passes().await;
+        shared.passes(number).await;
         far.write_all(&framed(None, &body)).await?;
         if !body.starts_with(&SSL_REQUEST) {
             break;
@@ -140,8 +157,12 @@ async fn questions(mut near: OwnedReadHalf, mut far: OwnedWriteHalf, shared: &Sh
     loop {
         let kind = near.read_u8().await?;
         let body = read_body(&mut near).await?;
-        shared.passes().await;
+        shared.passes(number).await;
         let cut = if is_commit(kind, &body) { shared.cuts_here() } else { None };
+        if cut == Some(CutAt::HeldBack) {
+            shared.silent_up_to.send_replace(number);
+            shared.passes(number).await;
+        }
         if cut == Some(CutAt::BeforeTheServer) {
             return Ok(());
         }
@@ -153,11 +174,11 @@ async fn questions(mut near: OwnedReadHalf, mut far: OwnedWriteHalf, shared: &Sh
     }
 }
 
-async fn answers(mut far: OwnedReadHalf, mut near: OwnedWriteHalf, shared: &Shared, swallow: &AtomicBool) -> Result<()> {
+async fn answers(mut far: OwnedReadHalf, mut near: OwnedWriteHalf, number: u64, shared: &Shared, swallow: &AtomicBool) -> Result<()> {
     let mut chunk = vec![0u8; 16 << 10];
     loop {
         let length = far.read(&mut chunk).await?;
-        shared.passes().await;
+        shared.passes(number).await;
         if length == 0 || swallow.load(Ordering::SeqCst) {
             return Ok(());
         }

@@ -6,6 +6,7 @@ mod load;
 mod oracle;
 mod kills;
 mod collector_kills;
+mod failing_databases;
 mod enrolment;
 mod limits;
 mod snapshots;
