@@ -7,9 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use tokio::io::unix::AsyncFd;
 
 /// One waiter's timer, used again for each wait.
@@ -18,9 +16,10 @@ pub(crate) struct Pause(Option<AsyncFd<OwnedFd>>);
 
 impl Pause {
     /// A timer by the monotonic clock. Where the system gives none, the runtime's is used.
+    #[expect(deprecated, reason = "sound for an OwnedFd, whose descriptor stays the same; its successor is unsafe to call")]
     pub(crate) fn new() -> Self {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(std::io::Error::from).and_then(AsyncFd::register);
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(std::io::Error::from).and_then(AsyncFd::new);
         Self(timer.inspect_err(|error| tracing::warn!(%error, "no timer of the system's")).ok())
     }
 

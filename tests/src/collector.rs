@@ -231,6 +231,14 @@ impl Collector {
         Ok(())
     }
 
+    /// Its process id.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.daemon.as_ref().context("the collector runs")?.pid())
+    }
+
     /// SIGKILL.
     ///
     /// # Errors

@@ -29,6 +29,19 @@ impl PostgresServer {
     /// # Errors
     /// When PostgreSQL is not installed or does not start; says what it printed.
     pub async fn start() -> Result<Self> {
+        // A test's data need not outlive a power cut; everything else stays as PostgreSQL ships it.
+        Self::start_with(&["fsync=off", "shared_buffers=32MB", "max_connections=200"]).await
+    }
+
+    /// The same, as PostgreSQL ships it: what is committed is on the disk. For measuring.
+    ///
+    /// # Errors
+    /// As [`PostgresServer::start`].
+    pub async fn start_durable() -> Result<Self> {
+        Self::start_with(&["max_connections=200"]).await
+    }
+
+    async fn start_with(settings: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("mainstay-pg-").tempdir()?;
         let data = folder.path().join("data");
         if rustix::process::geteuid().is_root() {
@@ -48,15 +61,8 @@ impl PostgresServer {
         let port = free_port()?;
         let mut command = tied_as("postgres", binary("postgres")?);
         command.arg("-D").arg(&data).current_dir("/");
-        // A test's data need not outlive a power cut; everything else stays as PostgreSQL ships it.
-        for setting in [
-            format!("port={port}"),
-            "listen_addresses=127.0.0.1".into(),
-            "unix_socket_directories=".into(),
-            "fsync=off".into(),
-            "shared_buffers=32MB".into(),
-            "max_connections=200".into(),
-        ] {
+        let port_is = format!("port={port}");
+        for setting in [port_is.as_str(), "listen_addresses=127.0.0.1", "unix_socket_directories="].iter().chain(settings) {
             command.arg("-c").arg(setting);
         }
         let log = folder.path().join("postgres.log");

@@ -30,7 +30,7 @@ pub(crate) const DEFAULT_PATH: &str = "/etc/mainstay/agent.toml";
 
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Config {
+pub struct Config {
     /// `agent.state_dir`: the spool, keys and certificates.
     pub(crate) state_dir: PathBuf,
     /// `agent.log_format`.
@@ -85,7 +85,7 @@ pub(crate) struct Proxy {
 /// All that is wrong with a configuration, never empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub(crate) struct ConfigErrors(pub(crate) Vec<ConfigError>);
+pub struct ConfigErrors(pub(crate) Vec<ConfigError>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,7 +117,7 @@ impl Config {
     ///
     /// # Errors
     /// All that is wrong in any of the files.
-    pub(crate) fn load(path: &Path) -> Result<Self, ConfigErrors> {
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let mut findings = Findings::default();
         let merged = files::read(path, &mut findings);
         let services = services::read(merged.services, &findings);

@@ -252,7 +252,7 @@ impl Story {
 ///
 /// # Errors
 /// When the spool does not accept it; the same is tried again at the next answer.
-pub(crate) async fn restate_if_new(spool: &Spool, epoch: &CollectorEpoch, time: &TimeSource) -> Result<(), SpoolError> {
+pub async fn restate_if_new(spool: &Spool, epoch: &CollectorEpoch, time: &TimeSource) -> Result<(), SpoolError> {
     match spool.collector_epoch() {
         Some(known) if known != *epoch => {}
         _ => return Ok(()),

@@ -33,29 +33,29 @@ const LAST_PUSH: Duration = Duration::from_secs(2);
 
 /// What is so now, for the heartbeat.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Current {
+pub struct Current {
     /// Values by metric name.
-    pub(crate) values: BTreeMap<String, f64>,
+    pub values: BTreeMap<String, f64>,
     /// States of the declared services, as far as they were asked.
-    pub(crate) services: BTreeMap<String, ServiceState>,
+    pub services: BTreeMap<String, ServiceState>,
 }
 
 /// What watching needs.
-pub(crate) struct Watch {
+pub struct Watch {
     /// The checked configuration.
-    pub(crate) config: Arc<Config>,
+    pub config: Arc<Config>,
     /// Where changes and samples go.
-    pub(crate) spool: Spool,
+    pub spool: Spool,
     /// The machine's clocks.
-    pub(crate) time: TimeSource,
+    pub time: TimeSource,
     /// Where the current values are published.
-    pub(crate) current: watch::Sender<Current>,
+    pub current: watch::Sender<Current>,
     /// "Report now": measures and asks at once, and spools the samples so far.
-    pub(crate) nudge: Arc<Notify>,
+    pub nudge: Arc<Notify>,
     /// The collector's clock, told by whoever hears from it.
-    pub(crate) clock: ClockReference,
+    pub clock: ClockReference,
     /// After a crash loop: services only.
-    pub(crate) safe_mode: bool,
+    pub safe_mode: bool,
 }
 
 /// Watches until `stop` comes true.
@@ -146,7 +146,7 @@ async fn keep_measuring(
 }
 
 /// What the loop knows.
-struct Story {
+pub struct Story {
     watch: Watch,
     detector: Detector,
     fold: Fold,
@@ -156,7 +156,9 @@ struct Story {
 }
 
 impl Story {
-    fn begin(watch: Watch) -> Self {
+    /// Goes on with the episodes that the spool holds open.
+    #[must_use]
+    pub fn begin(watch: Watch) -> Self {
         let open = watch.spool.open_episodes().into_iter().map(|open| (open.episode, open.last));
         let detector = Detector::new(&watch.config, open, watch.safe_mode);
         let fold_began = watch.time.monotonic();
@@ -167,7 +169,8 @@ impl Story {
         Moment { at: self.watch.time.now(), mono: self.watch.time.monotonic() }
     }
 
-    async fn measured(&mut self, readings: Vec<Reading>) {
+    /// A round of readings.
+    pub async fn measured(&mut self, readings: Vec<Reading>) {
         let now = self.now();
         self.watch.current.send_modify(|current| current.values = current_values(&readings));
         self.fold.add(now.at, &readings);
@@ -178,7 +181,8 @@ impl Story {
         }
     }
 
-    async fn asked(&mut self, round: ServiceRound) {
+    /// A round of a service's checks.
+    pub async fn asked(&mut self, round: ServiceRound) {
         self.watch.current.send_modify(|current| {
             current.services.insert(round.service.clone(), round.state);
         });
@@ -191,7 +195,7 @@ impl Story {
     }
 
     /// What could not be told when it was found, and what was left open by earlier runs.
-    async fn catch_up(&mut self) {
+    pub async fn catch_up(&mut self) {
         for round in std::mem::take(&mut self.untold).into_values() {
             self.asked(round).await;
         }
@@ -223,7 +227,8 @@ impl Story {
         true
     }
 
-    async fn spool_samples(&mut self) {
+    /// The samples so far become a record.
+    pub async fn spool_samples(&mut self) {
         self.fold_began = self.watch.time.monotonic();
         let Some(samples) = self.fold.take(self.watch.time.now()) else { return };
         if let Err(error) = self.watch.spool.push(Payload::Samples(samples)).await {

@@ -7,15 +7,15 @@ use super::Place;
 
 /// The machine as it introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Host {
+pub struct Host {
     /// The host's name.
-    pub(crate) hostname: String,
+    pub hostname: String,
     /// System and kernel, for a person.
-    pub(crate) platform: String,
+    pub platform: String,
     /// The kernel's boot id; empty if it can't be read.
-    pub(crate) boot_id: String,
+    pub boot_id: String,
     /// Seconds since boot.
-    pub(crate) uptime_s: u64,
+    pub uptime_s: u64,
 }
 
 impl Host {

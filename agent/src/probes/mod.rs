@@ -23,9 +23,9 @@ use std::time::Duration;
 
 use mainstay_shared::time_source::TimeSource;
 
-pub(crate) use clock::ClockReference;
+pub use clock::ClockReference;
 pub(crate) use fold::{Fold, current_values};
-pub(crate) use host::Host;
+pub use host::Host;
 pub(crate) use sampler::Sampler;
 
 use crate::config::ProbeSettings;
@@ -35,13 +35,13 @@ pub(crate) const HUNG: &str = "hung";
 
 /// One measured value.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Reading {
+pub struct Reading {
     /// What was measured: `cpu`, `disk:/var`, `net:eth0`, ...
-    pub(crate) component: String,
+    pub component: String,
     /// Which of its values, with its unit at the end: `used_percent`.
-    pub(crate) metric: &'static str,
+    pub metric: &'static str,
     /// The value.
-    pub(crate) value: f64,
+    pub value: f64,
 }
 
 impl Reading {

@@ -29,9 +29,9 @@ enum Command {
 
 /// What the spool remembered of earlier runs.
 #[derive(Debug, Clone)]
-pub(crate) struct OpenedState {
+pub struct OpenedState {
     /// The last starts, oldest first.
-    pub(crate) starts: Vec<PastStart>,
+    pub starts: Vec<PastStart>,
 }
 
 /// What others may see without asking the thread.
@@ -48,7 +48,7 @@ struct Seen {
 
 /// A handle to the open spool.
 #[derive(Clone)]
-pub(crate) struct Spool {
+pub struct Spool {
     commands: mpsc::Sender<Command>,
     seen: Arc<Mutex<Seen>>,
     pushed: Arc<Notify>,
@@ -62,12 +62,7 @@ impl Spool {
     ///
     /// # Errors
     /// [`SpoolError::InUse`] when another agent has it, [`SpoolError::Io`] when the disk refuses. Damage is no error.
-    pub(crate) fn open(
-        dir: &Path,
-        limits: Limits,
-        rng: &dyn SecureRandom,
-        time: TimeSource,
-    ) -> Result<(Self, OpenedState), SpoolError> {
+    pub fn open(dir: &Path, limits: Limits, rng: &dyn SecureRandom, time: TimeSource) -> Result<(Self, OpenedState), SpoolError> {
         let began = time.monotonic();
         let store = Store::open(dir, limits, rng, time.clone())?;
         let opened = OpenedState { starts: store.state.starts.iter().cloned().collect() };
@@ -87,7 +82,7 @@ impl Spool {
     ///
     /// # Errors
     /// The record was not accepted; the error says why.
-    pub(crate) async fn push(&self, payload: Payload) -> Result<RecordId, SpoolError> {
+    pub async fn push(&self, payload: Payload) -> Result<RecordId, SpoolError> {
         self.ask(|answer| Command::Push(Box::new(payload), answer)).await
     }
 
@@ -95,7 +90,7 @@ impl Spool {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub(crate) async fn next_batch(&self, max_records: usize, max_bytes: usize) -> Result<Vec<Record>, SpoolError> {
+    pub async fn next_batch(&self, max_records: usize, max_bytes: usize) -> Result<Vec<Record>, SpoolError> {
         self.ask(|answer| Command::NextBatch(max_records, max_bytes, answer)).await
     }
 
@@ -103,7 +98,7 @@ impl Spool {
     ///
     /// # Errors
     /// When the disk refuses; then the nonce must not be echoed.
-    pub(crate) async fn ack(
+    pub async fn ack(
         &self,
         acks: Vec<RecordId>,
         nonce: Option<Nonce>,
@@ -128,22 +123,22 @@ impl Spool {
     }
 
     /// The faults that are open now, by what was accepted.
-    pub(crate) fn open_episodes(&self) -> Vec<OpenEpisode> {
+    pub fn open_episodes(&self) -> Vec<OpenEpisode> {
         self.look(|seen| seen.open.clone())
     }
 
     /// What waits and what was lost.
-    pub(crate) fn stats(&self) -> Stats {
+    pub fn stats(&self) -> Stats {
         self.look(|seen| seen.stats)
     }
 
     /// The newest nonce held durably.
-    pub(crate) fn nonce(&self) -> Option<Nonce> {
+    pub fn nonce(&self) -> Option<Nonce> {
         self.look(|seen| seen.nonce.clone())
     }
 
     /// The life of the collector's database that acknowledged last.
-    pub(crate) fn collector_epoch(&self) -> Option<CollectorEpoch> {
+    pub fn collector_epoch(&self) -> Option<CollectorEpoch> {
         self.look(|seen| seen.collector_epoch.clone())
     }
 
@@ -158,12 +153,12 @@ impl Spool {
     }
 
     /// This run's epoch.
-    pub(crate) fn epoch(&self) -> &Epoch {
+    pub fn epoch(&self) -> &Epoch {
         &self.epoch
     }
 
     /// Milliseconds since this run's epoch began.
-    pub(crate) fn mono_ms(&self) -> u64 {
+    pub fn mono_ms(&self) -> u64 {
         u64::try_from(self.time.monotonic().saturating_sub(self.began).as_millis()).unwrap_or(u64::MAX)
     }
 
