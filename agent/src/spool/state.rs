@@ -44,6 +44,12 @@ pub(super) struct Marks {
     pub(super) sent: u64,
 }
 
+impl Marks {
+    fn within_bounds(self) -> Self {
+        Self { acked: self.acked.min(MAX_SEQ), last: self.last.min(MAX_SEQ), sent: self.sent.min(MAX_SEQ) }
+    }
+}
+
 /// An epoch's marks by lane.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct EpochMarks {
@@ -112,6 +118,8 @@ pub(super) struct AckBody {
 }
 
 const STARTS_KEPT: usize = 8;
+/// No lane comes this far; what claims to is damage that its CRC does not show.
+pub(super) const MAX_SEQ: u64 = u64::MAX >> 1;
 
 /// The spool's memory.
 #[derive(Debug, Default)]
@@ -188,13 +196,13 @@ impl State {
             let key = self.key_of(&marks.epoch);
             self.named.insert(key);
             for lane in Lane::ALL {
-                let new = *marks.lane(lane);
+                let new = marks.lane(lane).within_bounds();
                 if let Some(old) = self.marks(key, lane) {
                     *old = Marks { acked: old.acked.max(new.acked), last: old.last.max(new.last), sent: old.sent.max(new.sent) };
                 }
                 self.forget_through(key, lane, new.acked);
             }
-            self.disown_beyond(key, marks.fault.last);
+            self.disown_beyond(key, marks.fault.within_bounds().last);
         }
         self.nonce = checkpoint.nonce;
         self.collector_epoch = checkpoint.collector_epoch;
@@ -284,9 +292,10 @@ impl State {
         for id in &ack.acks {
             let Some(&key) = self.keys.get(&id.epoch) else { continue };
             let Some(marks) = self.marks(key, id.lane) else { continue };
-            marks.acked = marks.acked.max(id.seq);
-            marks.last = marks.last.max(id.seq);
-            self.forget_through(key, id.lane, id.seq);
+            let seq = id.seq.min(MAX_SEQ);
+            marks.acked = marks.acked.max(seq);
+            marks.last = marks.last.max(seq);
+            self.forget_through(key, id.lane, seq);
         }
         if ack.nonce.is_some() {
             self.nonce.clone_from(&ack.nonce);
@@ -300,7 +309,7 @@ impl State {
     pub(super) fn apply_sent(&mut self, through: &[RecordId]) {
         for id in through {
             if let Some(marks) = self.keys.get(&id.epoch).copied().and_then(|key| self.marks(key, id.lane)) {
-                marks.sent = marks.sent.max(id.seq);
+                marks.sent = marks.sent.max(id.seq.min(MAX_SEQ));
             }
         }
     }
