@@ -155,11 +155,12 @@ impl StatusReport {
     /// What keeps this appliance's faults from being told; none if nothing does.
     fn unreported(&self) -> Option<Unreported> {
         match (self.running, self.contact_age_ms, self.contact.alarm) {
+            (true, _, _) if self.spool_error.is_some() => Some(Unreported::NotRecorded),
             (false, _, _) => Some(Unreported::NotRunning),
             (true, None, _) => Some(Unreported::NoContactYet),
             (true, Some(age), _) if age > millis(LOST_AFTER) => Some(Unreported::NoContact),
             (true, Some(_), Some(Alarm::ReportsNotTaken)) => Some(Unreported::NotTaken),
-            (true, Some(_), Some(Alarm::NoContact) | None) => None,
+            (true, Some(_), Some(Alarm::NoContact | Alarm::NotRecording) | None) => None,
         }
     }
 }
@@ -171,6 +172,7 @@ enum Unreported {
     NoContactYet,
     NoContact,
     NotTaken,
+    NotRecorded,
 }
 
 impl Unreported {
@@ -186,6 +188,11 @@ impl Unreported {
                 "服务中心有应答，但超过十分钟未接收报告",
                 "the collector answers, but has taken no report for more than ten minutes",
             ),
+            Self::NotRecorded => pick(
+                lang,
+                "新故障无法记录：磁盘拒绝写入或队列已满",
+                "a new fault can't be recorded: the disk refuses or the queue is full",
+            ),
         }
     }
 }
@@ -194,7 +201,8 @@ impl Unreported {
 ///
 /// # Errors
 /// [`Exit::NotAllowed`] when not enrolled or not readable, [`Exit::Unavailable`] when no agent runs, the collector has not
-/// answered for [`LOST_AFTER`] (or not at all since the start), or it takes no reports.
+/// answered for [`LOST_AFTER`] (or not at all since the start), it takes no reports, or
+/// the disk refuses what was to be recorded.
 pub(crate) async fn status(config: &Config, time: &TimeSource, output: Output) -> Result<(), Failure> {
     let report = match socket::ask_status(&config.state_dir).await {
         Ok(report) => report,
