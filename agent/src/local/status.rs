@@ -67,6 +67,7 @@ pub(super) struct StatusReport {
     /// How long the present disk operation has been under way, if over a second.
     spool_busy_ms: Option<u64>,
     spool_error: Option<String>,
+    not_recording_ms: Option<u64>,
     open_faults: Vec<OpenFault>,
     services: BTreeMap<String, ServiceStatus>,
     /// No service is declared: an interruption of business can't be told from a general fault.
@@ -114,6 +115,7 @@ impl Facts {
             spool: self.spool.stats(),
             spool_busy_ms: busy_ms.filter(|busy| *busy >= 1000),
             spool_error: self.spool.last_error(),
+            not_recording_ms: self.spool.refusing_for().map(millis),
             open_faults: self.spool.open_episodes().into_iter().map(OpenFault::from).collect(),
             services: self
                 .declared
@@ -146,6 +148,7 @@ impl StatusReport {
             spool: Stats::default(),
             spool_busy_ms: None,
             spool_error: None,
+            not_recording_ms: None,
             open_faults: Vec::new(),
             services: BTreeMap::new(),
             severity_blind: false,
@@ -155,7 +158,7 @@ impl StatusReport {
     /// What keeps this appliance's faults from being told; none if nothing does.
     fn unreported(&self) -> Option<Unreported> {
         match (self.running, self.contact_age_ms, self.contact.alarm) {
-            (true, _, _) if self.spool_error.is_some() => Some(Unreported::NotRecorded),
+            (true, _, _) if self.not_recording_ms.is_some() => Some(Unreported::NotRecorded),
             (false, _, _) => Some(Unreported::NotRunning),
             (true, None, _) => Some(Unreported::NoContactYet),
             (true, Some(age), _) if age > millis(LOST_AFTER) => Some(Unreported::NoContact),

@@ -218,7 +218,7 @@ fn reply<T>(seen: &Mutex<Seen>, store: &Store, to: (Answer<T>, Result<T, SpoolEr
         Err(error) => {
             let text = std::error::Error::source(error).map_or(error.to_string(), |source| format!("{error}: {source}"));
             known.last_error = Some(text);
-            if matches!(error, SpoolError::Io { .. } | SpoolError::Full) {
+            if error.stops_recording() {
                 known.refusing_since = known.refusing_since.or(Some(now));
             }
         }

@@ -130,7 +130,7 @@ async fn point(lab: &mut Lab, phase: Phase, call: &str, when: u32, dice: &mut Di
         Phase::Start => {
             lab.agent.kill()?;
             if dice.below(2) == 0 {
-                lab.tear_the_end(&vec![0x4d; 1 + usize::try_from(dice.below(40))?])?;
+                lab.tear_the_end(1 + usize::try_from(dice.below(40))?)?;
             }
             lab.agent.start_under(&injection)?;
             if lab.agent.answers().await.is_ok() { Run::Unharmed } else { Run::Killed }

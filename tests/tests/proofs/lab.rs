@@ -15,6 +15,9 @@ use mainstay_shared::ids::RecordId;
 /// Small, so that segments are begun and deleted all the time.
 const SMALL_QUEUE: &str = "[spool]\nmax_size = \"1MiB\"\n";
 
+/// What a segment begins with, before its first frame (the format's own description).
+const SEGMENT_MAGIC_BYTES: usize = 8;
+
 /// An enrolled agent, its ledger, and what it has accepted.
 pub(crate) struct Lab {
     pub(crate) agent: Agent,
@@ -140,12 +143,14 @@ impl Lab {
         entries.filter_map(|entry| number(&entry.file_name().to_string_lossy())).max().unwrap_or(1)
     }
 
-    /// Leaves an unfinished write at the end of the newest segment, as a power cut would. The agent must not run.
-    pub(crate) fn tear_the_end(&self, bytes: &[u8]) -> Result<()> {
+    /// Leaves an unfinished write at the end of the newest segment, as a power cut would: so many bytes of a frame, told again
+    /// from the segment's own first. The agent must not run.
+    pub(crate) fn tear_the_end(&self, bytes: usize) -> Result<()> {
         let name = format!("fault-{:08x}.seg", self.newest_segment("fault"));
         let path = self.agent.state_dir().join("spool").join(name);
-        let Ok(mut file) = File::options().append(true).open(path) else { return Ok(()) };
-        Ok(file.write_all(bytes)?)
+        let Ok(segment) = std::fs::read(&path) else { return Ok(()) };
+        let torn = segment.iter().skip(SEGMENT_MAGIC_BYTES).take(bytes).copied().collect::<Vec<u8>>();
+        Ok(File::options().append(true).open(path)?.write_all(&torn)?)
     }
 }
 
