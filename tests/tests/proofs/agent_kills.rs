@@ -1,6 +1,5 @@
-//! SIGKILL of the real agent before each of its file-system calls, at its start and while it accepts and is acknowledged; then at
-//! random moments while real services fail. A kill keeps the page cache, so this proves the order of steps; power cuts prove
-//! durability.
+//! SIGKILL of the real agent before each of its file-system calls, at its start and while it accepts and is acknowledged. A kill
+//! keeps the page cache, so this proves the order of steps; power cuts prove durability.
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use e2e::injection::Injection;
 use e2e::loop_disk::{Kind, LoopDisk, are_apart};
 use e2e::process::{freeze, send};
 use rustix::process::Signal;
@@ -62,6 +63,31 @@ async fn cut_again_and_again(kind: Kind, seed: u64, cuts: u64) -> Result<u64> {
     }
     lab.settle("the last cut").await?;
     Ok(cuts)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_lies_about_its_syncs_is_found_out() {
+    let losses = on_a_lying_disk().await.expect("the proof of the proof runs");
+    assert!(losses.iter().any(|loss| loss.contains("is lost")), "the oracle must see what a lying disk costs: {losses:?}");
+}
+
+/// The same cut over a disk that syncs nothing and says that it did.
+async fn on_a_lying_disk() -> Result<Vec<String>> {
+    let mut disk = LoopDisk::mount(Kind::Ext4)?;
+    let mut lab = Lab::set(Some(&disk.path())).await?;
+    lab.start().await?;
+    lab.ledger.be_away(true);
+    let pid = lab.agent.process()?.pid();
+    let lie =
+        Injection { call: "fdatasync,fsync".into(), tampering: "retval=0".into(), when: "1+".into(), paths: lab.queue_paths() };
+    let tracer = lie.attach(pid, "spool", lab.side()).await?;
+    anyhow::ensure!(lab.tell_until_refused(5).await? == 5, "nothing hinders it from accepting");
+    tracer.detach().await?;
+    freeze(pid).await?;
+    disk.cut_power()?;
+    lab.agent.kill()?;
+    disk.power_up()?;
+    lab.losses().await
 }
 
 /// Tells numbered faults without a pause until the power goes, and the agent with it. `noise`: another program syncs beside it,

@@ -77,13 +77,19 @@ impl Lab {
         Ok(count)
     }
 
-    /// The judgement now; the agent may run or not.
-    pub(crate) async fn judge(&self, after: &str) -> Result<()> {
+    /// What the oracle finds now; the agent may run or not.
+    pub(crate) async fn losses(&self) -> Result<Vec<String>> {
         // What is acknowledged between the two looks is in the ledger, so the queue is read first.
         let waiting = self.agent.waiting().await?;
         let taken = self.ledger.taken();
         let mut losses = judge(&self.accepted, &taken, &waiting).losses;
         losses.extend(self.ledger.wrong());
+        Ok(losses)
+    }
+
+    /// The judgement now: an error with all that was found, and the evidence kept.
+    pub(crate) async fn judge(&self, after: &str) -> Result<()> {
+        let losses = self.losses().await?;
         if losses.is_empty() {
             return Ok(());
         }
