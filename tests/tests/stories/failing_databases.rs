@@ -58,10 +58,8 @@ impl Bench {
     async fn through(&mut self, trouble: impl AsyncFnOnce(&mut Scene, &mut Seed, &Flight) -> Result<()>) -> Result<()> {
         self.peers.iter_mut().for_each(LoadedPeer::lives_on);
         let flight = Flight::default();
-        let (delivered, troubled) = tokio::join!(
-            deliver_all(&mut self.peers, &flight),
-            trouble(&mut self.scene, &mut self.seed, &flight)
-        );
+        let (delivered, troubled) =
+            tokio::join!(deliver_all(&mut self.peers, &flight), trouble(&mut self.scene, &mut self.seed, &flight));
         troubled?;
         delivered?;
         self.refused += flight.refused();

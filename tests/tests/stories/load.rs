@@ -149,9 +149,7 @@ impl LoadedPeer {
         ensure!(reply.refused.is_empty(), "{:?}", reply.refused);
         self.wire.nonce = Some(reply.nonce.clone());
         let is_acknowledged = |record: &Record| {
-            reply.acks.iter().any(|ack| {
-                ack.epoch == record.id.epoch && ack.lane == record.id.lane && ack.seq >= record.id.seq
-            })
+            reply.acks.iter().any(|ack| ack.epoch == record.id.epoch && ack.lane == record.id.lane && ack.seq >= record.id.seq)
         };
         let (done, left) = std::mem::take(&mut self.waiting).into_iter().partition(is_acknowledged);
         self.waiting = left;
