@@ -30,6 +30,7 @@ proof() {
 
 # The real agent.
 part kills 15 proof e2e agent_kills
+part random-kills 5 proof e2e agent_random_kills
 part power-cuts 10 proof e2e agent_power_cuts
 part bad-disks 5 proof e2e agent_bad_disks
 

@@ -127,6 +127,11 @@ pub enum SpoolError {
 }
 
 impl SpoolError {
+    /// Whether faults can't be recorded either: the disk refuses, or the fault lane is full.
+    pub(crate) fn stops_recording(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Full)
+    }
+
     fn is_disk_full(&self) -> bool {
         use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))

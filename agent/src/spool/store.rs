@@ -131,7 +131,6 @@ impl Store {
         let lane = if matches!(payload, Payload::Samples(_)) { Lane::Sample } else { Lane::Fault };
         self.pay_owed();
         if lane == Lane::Sample && !room::has_reserve(self) {
-            self.state.counters.dropped += 1;
             return Err(SpoolError::NoRoomForSamples);
         }
         let seq = self.state.marks(self.current, lane).map_or(0, |m| m.last) + 1;
