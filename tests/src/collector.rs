@@ -139,6 +139,14 @@ impl Collector {
     /// # Errors
     /// When it does not become healthy.
     pub async fn another_node(first: &Self, settings: &Settings) -> Result<Self> {
+        Self::another_node_through(first, settings, None).await
+    }
+
+    /// [`Collector::another_node`] that reaches the database through a `door`.
+    ///
+    /// # Errors
+    /// When it does not become healthy.
+    pub async fn another_node_through(first: &Self, settings: &Settings, door: Option<u16>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("mainstay-collector-").tempdir()?;
         let agents_listen = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let mut node = Self {
@@ -156,7 +164,7 @@ impl Collector {
             "data".into(),
             Value::Table([("dir".into(), Value::String(first.path("data").display().to_string()))].into_iter().collect()),
         );
-        if let Some(url) = first.database.url() {
+        if let Some(url) = first.database.url_through(door) {
             table.insert("database".into(), Value::Table([("url".into(), Value::String(url))].into_iter().collect()));
         }
         std::fs::write(node.config_file(), toml::to_string(&table)?)?;

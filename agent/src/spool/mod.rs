@@ -26,7 +26,7 @@ mod inspect;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use inspect::{Inspection, inspect, waiting_records};
+pub(crate) use inspect::{Inspection, inspect, read_segments, segment_of, waiting_records};
 pub use state::{Counters, PastStart};
 pub use thread::{OpenedState, Spool};
 

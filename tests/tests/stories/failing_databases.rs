@@ -130,14 +130,14 @@ async fn the_connection_to_postgresql_is_cut_on_commit() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_process_holds_the_sqlite_file() -> Result<()> {
     let mut bench = Bench::on(Database::fresh(Engine::Sqlite).await?).await?;
-    let holds = if is_soak() { vec![1, 3, 12, 25, 5] } else { vec![1, 12] };
+    let holds = if is_soak() { vec![1, 3, 12, 40, 5, 22] } else { vec![1, 22] };
     let points = holds.len() as u64;
     for seconds in holds {
+        let path = bench.scene.collector.path("data").join("collector.db");
+        let mut held = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display())).await?;
+        sqlx::raw_sql("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE").execute(&mut held).await?;
         bench
-            .through(async |scene, _, _| {
-                let path = scene.collector.path("data").join("collector.db");
-                let mut held = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display())).await?;
-                sqlx::raw_sql("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE").execute(&mut held).await?;
+            .through(async |_, _, _| {
                 tokio::time::sleep(Duration::from_secs(seconds)).await;
                 sqlx::raw_sql("ROLLBACK").execute(&mut held).await?;
                 Ok(held.close().await?)
@@ -155,11 +155,11 @@ async fn the_disk_under_sqlite_refuses_to_write() -> Result<()> {
     let ways = [("fdatasync", "EIO"), ("pwrite64", "ENOSPC"), ("pwrite64", "EROFS"), ("pwrite64", "EIO")];
     let rounds = if is_soak() { 10 } else { 1 };
     for (syscall, error) in ways.repeat(rounds) {
+        let broken = Interception::failing(bench.scene.collector.pid()?, syscall, error).await?;
         bench
-            .through(async |scene, seed, flight| {
-                let broken = Interception::failing(scene.collector.pid()?, syscall, error).await?;
+            .through(async |_, seed, flight| {
                 tokio::time::sleep(Duration::from_millis(300 + seed.below(700))).await;
-                ensure!(flight.asked() > 0, "reports came while the disk was broken");
+                ensure!(flight.refused() > 0, "agents were told to come again");
                 broken.end()
             })
             .await
@@ -179,10 +179,11 @@ async fn the_disk_under_sqlite_is_full() -> Result<()> {
     bench.scene.collector.start().await?;
     let rounds = if is_soak() { 20 } else { 2 };
     for round in 0..rounds {
+        small.fill()?;
         bench
-            .through(async |_, seed, _| {
-                small.fill()?;
+            .through(async |_, seed, flight| {
                 tokio::time::sleep(Duration::from_millis(500 + seed.below(1000))).await;
+                ensure!(flight.refused() > 0, "agents were told to come again");
                 small.empty()
             })
             .await

@@ -7,6 +7,7 @@ mod oracle;
 mod kills;
 mod collector_kills;
 mod failing_databases;
+mod two_nodes;
 mod enrolment;
 mod limits;
 mod snapshots;

@@ -42,23 +42,31 @@ pub(crate) async fn settle_and_judge(
     cuts: &Cuts,
     offset_s: &mut i64,
 ) -> Result<Verdict> {
-    post.set_mood(Mood::Accepts);
     for _ in 0..4 {
         *offset_s += 11 * 60;
-        scene.collector.clock()?.jump_to_offset(*offset_s)?;
+        jump(scene, post, *offset_s).await?;
         tokio::time::sleep(Duration::from_millis(1200)).await;
     }
     eventually("every clock to end", A_WHILE, async || Ok((running_clocks(scene).await? == 0).then_some(()))).await?;
     eventually("every notice to be sent", A_WHILE, async || {
         // Leases and back-offs of the past end.
         *offset_s += 200;
-        scene.collector.clock()?.jump_to_offset(*offset_s)?;
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        jump(scene, post, *offset_s).await?;
+        tokio::time::sleep(Duration::from_millis(1000)).await;
         let waiting = scene.collector.command(&["notice", "list", "--state", "waiting", "--json"]).await?.good()?.stdout;
         Ok((waiting.trim() == "[]").then_some(()))
     })
     .await?;
     judge(scene, peers, post, cuts).await
+}
+
+/// Moves the clock between two mails: to one under way, a jump is the end of its lease.
+async fn jump(scene: &Scene, post: &ScriptedMailServer, offset_s: i64) -> Result<()> {
+    post.set_mood(Mood::Dead);
+    eventually("the mails under way to end", A_WHILE, async || Ok((post.handing_over() == 0).then_some(()))).await?;
+    scene.collector.clock()?.jump_to_offset(offset_s)?;
+    post.set_mood(Mood::Accepts);
+    Ok(())
 }
 
 async fn running_clocks(scene: &Scene) -> Result<usize> {
