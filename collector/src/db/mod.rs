@@ -272,7 +272,7 @@ async fn pool(engine: Engine, url: &str, access: Access) -> Result<AnyPool, sqlx
                         let pragmas = match access {
                             Access::Write => {
                                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-                                 PRAGMA busy_timeout = 10000; PRAGMA journal_size_limit = 67108864;"
+                                 PRAGMA busy_timeout = 5000; PRAGMA journal_size_limit = 67108864;"
                             }
                             Access::Read => "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;",
                         };
