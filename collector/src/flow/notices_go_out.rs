@@ -3,6 +3,9 @@
 //! It runs when something changed and on a period. What is cut off here is sent again after its lease, with the same
 //! Message-ID; "sent" is stored on acknowledgement only (R32).
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -11,13 +14,17 @@ use super::World;
 use crate::db::{Turn, transact};
 use crate::lifecycle::{Lifecycle, Stop};
 use crate::notices::mail::Way;
-use crate::notices::outbox::{self, Notice, Settled};
+use crate::notices::outbox::{self, Notice, Outcome, Settled};
 
 /// How often the outbox is looked at when nothing seems to have changed.
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// How many mails are under way at once.
 const BATCH: i64 = 8;
+
+/// How long it is tried to record that a mail was taken, and how often.
+const SETTLES_WITHIN: Duration = Duration::from_secs(3600);
+const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Starts the story, if there is a way out for mail.
 ///
@@ -55,7 +62,7 @@ pub(crate) async fn once(world: &World, way: &Way, stop: &Stop) -> anyhow::Resul
         if claimed.is_empty() {
             break;
         }
-        for settled in join_all(claimed.iter().map(|notice| send(world, way, notice))).await {
+        for settled in join_all(claimed.iter().map(|notice| send(world, way, stop, notice))).await {
             sent += usize::from(settled? == Settled::Sent);
         }
     }
@@ -73,12 +80,43 @@ async fn claim(world: &World) -> anyhow::Result<Vec<Notice>> {
     Ok(transact!(world.db, Turn::Intake, |tx| { Ok(outbox::claim(tx, now, BATCH).await?) }))
 }
 
-async fn send(world: &World, way: &Way, notice: &Notice) -> anyhow::Result<Settled> {
-    let outcome = way.send(notice).await;
-    let now = world.time.now();
-    let settled = transact!(world.db, Turn::Intake, |tx| { outbox::settle(tx, now, notice, &outcome).await });
+async fn send(world: &World, way: &Way, stop: &Stop, notice: &Notice) -> anyhow::Result<Settled> {
+    let outcome = while_leased(world, notice, way.send(notice)).await;
+    let begun = world.time.monotonic();
+    let settled = loop {
+        match settle(world, notice, &outcome).await {
+            Ok(settled) => break settled,
+            // What the server took must not be forgotten because the database is away: it would be sent again.
+            Err(error) if outcome == Outcome::Acknowledged && !stop.is_stopping() && within(world, begun) => {
+                tracing::warn!(notice = %notice.notice_id, error = %format!("{error:#}"), "taken by the mail server, not recorded yet");
+                tokio::time::sleep(SETTLE_PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    };
     tracing::info!(notice = %notice.notice_id, kind = %notice.kind, subject = %notice.subject_id, tries = notice.tries, ?outcome, ?settled, "notice");
     Ok(settled)
+}
+
+async fn settle(world: &World, notice: &Notice, outcome: &Outcome) -> anyhow::Result<Settled> {
+    let now = world.time.now();
+    Ok(transact!(world.db, Turn::Intake, |tx| { outbox::settle(tx, now, notice, outcome).await }))
+}
+
+fn within(world: &World, begun: Duration) -> bool {
+    world.time.monotonic().saturating_sub(begun) < SETTLES_WITHIN
+}
+
+/// Goes on with the hand-over only while the row is ours: a node that stood still must not end a mail that another has sent since.
+async fn while_leased(world: &World, notice: &Notice, sending: impl Future<Output = Outcome>) -> Outcome {
+    let mut sending = pin!(sending);
+    poll_fn(|context| match notice.next_try_at {
+        Some(lease_ends_at) if world.time.now() >= lease_ends_at => {
+            Poll::Ready(Outcome::NotNow("this collector stood still for longer than its lease".to_owned()))
+        }
+        _ => sending.as_mut().poll(context),
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -22,9 +22,9 @@ use crate::tickets::rules::SilentSite;
 /// Which appliances a site has that are silent together: (customer, site) to appliances.
 type Sites = BTreeMap<(String, String), BTreeSet<String>>;
 
-/// One pass.
-pub(super) async fn once(world: &World) -> anyhow::Result<()> {
-    let (now, silence_after) = (world.time.now(), world.config.silence_after);
+/// One pass, as things stood at `now`.
+pub(super) async fn once(world: &World, now: UnixMs) -> anyhow::Result<()> {
+    let silence_after = world.config.silence_after;
     let half_ms = i64::try_from(silence_after.as_millis() / 2).unwrap_or(i64::MAX);
     let mut conn = world.db.read().await?;
     let Some(started_at) = links::collector_started_at(&mut conn).await? else { return Ok(()) };

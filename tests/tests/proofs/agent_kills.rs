@@ -1,6 +1,5 @@
-//! SIGKILL of the real agent before each of its file-system calls, at its start and while it accepts and is acknowledged; then at
-//! random moments while real services fail. A kill keeps the page cache, so this proves the order of steps; power cuts prove
-//! durability.
+//! SIGKILL of the real agent before each of its file-system calls, at its start and while it accepts and is acknowledged. A kill
+//! keeps the page cache, so this proves the order of steps; power cuts prove durability.
 
 use std::time::Duration;
 
@@ -130,7 +129,7 @@ async fn point(lab: &mut Lab, phase: Phase, call: &str, when: u32, dice: &mut Di
         Phase::Start => {
             lab.agent.kill()?;
             if dice.below(2) == 0 {
-                lab.tear_the_end(&vec![0x4d; 1 + usize::try_from(dice.below(40))?])?;
+                lab.tear_the_end(1 + usize::try_from(dice.below(40))?)?;
             }
             lab.agent.start_under(&injection)?;
             if lab.agent.answers().await.is_ok() { Run::Unharmed } else { Run::Killed }

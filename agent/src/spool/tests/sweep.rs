@@ -244,8 +244,14 @@ fn sweep(weather: Weather, slice: u64, whole: u64) {
             }
         }
     });
+    let name = match weather {
+        Weather::PowerCuts => "power-cuts",
+        Weather::FailingSyncs => "failing-syncs",
+        Weather::FullDisk => "full-disk",
+        Weather::ReadOnly => "read-only-disk",
+    };
     println!(
-        "spool, {weather:?}: points {} seeds {} losses 0 (dropped by policy and counted: {})",
+        "soak: part=spool-{name} points={} seeds={} losses=0 (dropped by policy and counted: {})",
         points.into_inner(),
         next.into_inner(),
         losses.into_inner()
