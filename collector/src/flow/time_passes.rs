@@ -100,6 +100,7 @@ async fn clocks_run(world: &World) -> anyhow::Result<()> {
         }
         Ok(())
     });
+    world.look_now.notify_one();
     Ok(())
 }
 
