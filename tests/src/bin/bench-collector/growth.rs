@@ -43,7 +43,9 @@ pub(crate) async fn run(engine: Engine) -> Result<()> {
     }
     own_rows(&stands[1]).await?;
     own_rows(&stands[2]).await?;
-    println!("\n{engine:?}: milliseconds p50 / p99; growth: p50 of the largest over that of 1,000 appliances (as many rows shown)");
+    println!(
+        "\n{engine:?}: milliseconds p50 / p99; growth: p50 of the largest over that of 1,000 appliances (as many rows shown)"
+    );
     println!("{:<44} {:>14} {:>14} {:>14} {:>7}", "page", "10, 0", "1,000, 10,000", "largest", "growth");
     for page in pages() {
         ask_all(&stands, &page, &clock).await?;

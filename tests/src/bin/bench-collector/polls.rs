@@ -106,7 +106,8 @@ pub(crate) async fn run(engine: Engine) -> Result<()> {
     let began = clock.monotonic();
     let enrolled = fleet(&collector, count.div_ceil(100), count).await?;
     println!("{count} appliances enrolled in {:.0} s", (clock.monotonic() - began).as_secs_f64());
-    let fleet: Vec<One> = enrolled.into_iter().map(|tls| One { tls: Arc::new(tls), epoch: Epoch::random(&SystemRandom::new()) }).collect();
+    let fleet: Vec<One> =
+        enrolled.into_iter().map(|tls| One { tls: Arc::new(tls), epoch: Epoch::random(&SystemRandom::new()) }).collect();
     let desk = Desk::of(&collector).await?;
     let before = memory(collector.pid()?)?;
     let began = clock.monotonic();
@@ -124,8 +125,13 @@ pub(crate) async fn run(engine: Engine) -> Result<()> {
     let waits = memory(collector.pid()?)?;
     let each = |kib: i64| kib as f64 / count as f64;
     println!("collector's memory: RSS {} -> {} KiB, anonymous {} -> {} KiB", before.0, waits.0, before.1, waits.1);
-    println!("for each waiting agent: RSS {:.1} KiB, anonymous {:.1} KiB (connection alone {:.1}); the generator {:.1} KiB",
-        each(waits.0 - before.0), each(waits.1 - before.1), each(connected.1 - before.1), each(memory(std::process::id())?.1));
+    println!(
+        "for each waiting agent: RSS {:.1} KiB, anonymous {:.1} KiB (connection alone {:.1}); the generator {:.1} KiB",
+        each(waits.0 - before.0),
+        each(waits.1 - before.1),
+        each(connected.1 - before.1),
+        each(memory(std::process::id())?.1)
+    );
     costs_of_waiting(&collector).await?;
     directed(&desk, &clock, &mut directives, count).await?;
     polling.shutdown().await;
@@ -154,9 +160,14 @@ async fn poll(
             epoch: one.epoch.clone(),
             sent_at: clock.now(),
             wait_s,
-            values: [("cpu.busy_percent", 12.5), ("disk./.used_percent", 48.1), ("load.avg1", 0.4), ("memory.used_percent", 61.2)]
-                .map(|(name, value)| (name.to_owned(), value))
-                .into(),
+            values: [
+                ("cpu.busy_percent", 12.5),
+                ("disk./.used_percent", 48.1),
+                ("load.avg1", 0.4),
+                ("memory.used_percent", 61.2),
+            ]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
             services: [("vpn".to_owned(), mainstay_shared::check::ServiceState::Up)].into(),
             backlog: 0,
             done: Vec::new(),
@@ -196,7 +207,12 @@ async fn polls_now(collector: &Collector) -> Result<usize> {
 }
 
 async fn waiting(collector: &Collector, count: usize) -> Result<()> {
-    eventually("every agent to wait", A_WHILE * 4, async || Ok((polls_now(collector).await? >= count - count / 200).then_some(()))).await
+    eventually(
+        "every agent to wait",
+        A_WHILE * 4,
+        async || Ok((polls_now(collector).await? >= count - count / 200).then_some(())),
+    )
+    .await
 }
 
 async fn waiting_at_most(collector: &Collector, count: usize) -> Result<()> {
@@ -226,7 +242,10 @@ async fn directed(
         let began = clock.monotonic();
         desk.post(&format!("/appliances/{id}/report-now"), &Value::Null).await?;
         let made = clock.monotonic();
-        let (agent, _, at) = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await.context("a directive that arrives")?.context("heard")?;
+        let (agent, _, at) = tokio::time::timeout(Duration::from_secs(10), heard.recv())
+            .await
+            .context("a directive that arrives")?
+            .context("heard")?;
         ensure!(agents.insert(agent), "agent {agent} heard of another's directive");
         from_call.push(u32::try_from(at.saturating_sub(began).as_micros())?);
         from_answer.push(u32::try_from(at.saturating_sub(made).as_micros())?);
@@ -235,7 +254,11 @@ async fn directed(
     from_answer.sort_unstable();
     println!(
         "{} directives: from the API's call to the agent p50 {:.1} ms, p99 {:.1} ms; from its answer p50 {:.1} ms, p99 {:.1} ms",
-        from_call.len(), percentile_ms(&from_call, 50), percentile_ms(&from_call, 99), percentile_ms(&from_answer, 50), percentile_ms(&from_answer, 99)
+        from_call.len(),
+        percentile_ms(&from_call, 50),
+        percentile_ms(&from_call, 99),
+        percentile_ms(&from_answer, 50),
+        percentile_ms(&from_answer, 99)
     );
     Ok(())
 }
@@ -287,7 +310,10 @@ async fn come_back(collector: &Collector, fleet: &[One], clock: &TimeSource) -> 
     taken.sort_unstable();
     println!(
         "{} come back in one second: first acknowledgement p50 {:.0} ms, p99 {:.0} ms, last after {:.1} s; {again} tried again, {told} told to wait",
-        taken.len(), percentile_ms(&taken, 50), percentile_ms(&taken, 99), whole.as_secs_f64()
+        taken.len(),
+        percentile_ms(&taken, 50),
+        percentile_ms(&taken, 99),
+        whole.as_secs_f64()
     );
     println!(
         "CPU for each: collector {:.0} us, generator {:.0} us",
@@ -304,7 +330,11 @@ fn fresh(tls: &ClientConfig) -> Arc<ClientConfig> {
     Arc::new(tls)
 }
 
-async fn first_report(one: &One, address: SocketAddr, clock: &TimeSource) -> Result<std::result::Result<ReportReply, (u16, u64)>> {
+async fn first_report(
+    one: &One,
+    address: SocketAddr,
+    clock: &TimeSource,
+) -> Result<std::result::Result<ReportReply, (u16, u64)>> {
     let mut line = Line::connect(address, Arc::clone(&one.tls)).await?;
     let request = ReportRequest {
         version: WIRE_VERSION,

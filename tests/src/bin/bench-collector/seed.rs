@@ -142,9 +142,21 @@ fn tables(size: Size, now: UnixMs, sqlite: bool) -> Result<Vec<String>> {
 
 /// A quarter of samples for a few appliances, an hour for a thousand others.
 fn samples(size: Size, now: UnixMs, sqlite: bool) -> Result<Vec<String>> {
-    let names = ["clock.offset_ms", "cpu.busy_percent", "cpu.iowait_percent", "disk./.free_bytes", "disk./.inodes_used_percent", "disk./.used_percent",
-        "load.avg1", "memory.available_bytes", "memory.used_percent", "net.eth0.rx_bytes_per_s", "net.eth0.tx_bytes_per_s"];
-    let folded = |n: usize| Folded { min: n as f64 + 0.13, avg: n as f64 + 1.724, max: n as f64 * 9.31 + 3.9, last: n as f64 + 2.41 };
+    let names = [
+        "clock.offset_ms",
+        "cpu.busy_percent",
+        "cpu.iowait_percent",
+        "disk./.free_bytes",
+        "disk./.inodes_used_percent",
+        "disk./.used_percent",
+        "load.avg1",
+        "memory.available_bytes",
+        "memory.used_percent",
+        "net.eth0.rx_bytes_per_s",
+        "net.eth0.tx_bytes_per_s",
+    ];
+    let folded =
+        |n: usize| Folded { min: n as f64 + 0.13, avg: n as f64 + 1.724, max: n as f64 * 9.31 + 3.9, last: n as f64 + 2.41 };
     let metrics: std::collections::BTreeMap<_, _> = names.iter().enumerate().map(|(n, name)| (*name, folded(n))).collect();
     let packed = hex::encode(zstd::bulk::compress(&serde_json::to_vec(&metrics)?, 3)?);
     let blob = if sqlite { format!("X'{packed}'") } else { format!("'\\x{packed}'::bytea") };
@@ -198,7 +210,11 @@ async fn events(tx: &mut AnyConnection, size: Size, now: UnixMs) -> Result<()> {
             ("clock_started", at, format!(r#"{{"clock_no":1,"due_at":{due_at},"kind":"response","policy_version":1,"type":"clock_started","warn_at":{warn_at}}}"#)),
         ];
         if i <= closed {
-            story.push(("responded", at + 7 * MIN, r#"{"name":"Li","note":"called","staff_id":"li","type":"responded","way":"phone"}"#.to_owned()));
+            story.push((
+                "responded",
+                at + 7 * MIN,
+                r#"{"name":"Li","note":"called","staff_id":"li","type":"responded","way":"phone"}"#.to_owned(),
+            ));
             story.push(("closed", at + 40 * MIN, r#"{"type":"closed","why":"cleaned up"}"#.to_owned()));
         }
         for (kind, at, body) in story {
@@ -208,7 +224,8 @@ async fn events(tx: &mut AnyConnection, size: Size, now: UnixMs) -> Result<()> {
             count += 1;
         }
         if count >= AT_ONCE || i == size.tickets {
-            let text = format!("INSERT INTO events (tenant_id, seq, at, actor, subject, kind, body, previous_hash, hash) VALUES {rows}");
+            let text =
+                format!("INSERT INTO events (tenant_id, seq, at, actor, subject, kind, body, previous_hash, hash) VALUES {rows}");
             sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *tx).await?;
             (rows, count) = (String::new(), 0);
         }

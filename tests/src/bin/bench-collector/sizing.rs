@@ -53,8 +53,15 @@ pub(crate) async fn run(engine: Engine) -> Result<()> {
     let faulty = weigh(&collector).await?;
     let per = |bytes: i64, count: i64| bytes as f64 / count as f64;
     println!("an appliance as such                     {:>9.0} bytes", per(enrolled - empty, boxes));
-    println!("a day of samples, eleven values          {:>9.0} bytes ({:.0} a record)", per(day - enrolled, boxes), per(day - enrolled, boxes * DAY));
-    println!("a fault from raise to clear, its ticket  {:>9.0} bytes (episode, clock, events, notice, both records)", per(faulty - day, faults));
+    println!(
+        "a day of samples, eleven values          {:>9.0} bytes ({:.0} a record)",
+        per(day - enrolled, boxes),
+        per(day - enrolled, boxes * DAY)
+    );
+    println!(
+        "a fault from raise to clear, its ticket  {:>9.0} bytes (episode, clock, events, notice, both records)",
+        per(faulty - day, faults)
+    );
     Ok(())
 }
 
@@ -79,7 +86,13 @@ fn change(clock: &TimeSource, n: i64, kind: FaultChangeKind, episode: Option<Epi
         episode,
         level: Level::Serious,
         summary: "96.2 % used".to_owned(),
-        grounds: FaultGrounds { value: Some(96.2), unit: "percent".into(), threshold: Some(95.0), lasted_ms: 30_000, ..FaultGrounds::default() },
+        grounds: FaultGrounds {
+            value: Some(96.2),
+            unit: "percent".into(),
+            threshold: Some(95.0),
+            lasted_ms: 30_000,
+            ..FaultGrounds::default()
+        },
         at: clock.now(),
         present_at_start: false,
     })
@@ -87,8 +100,19 @@ fn change(clock: &TimeSource, n: i64, kind: FaultChangeKind, episode: Option<Epi
 
 /// The `five`th record of yesterday, with values that move as a machine's do.
 fn samples(now: UnixMs, five: i64, seed: i64) -> Payload {
-    let names = ["clock.offset_ms", "cpu.busy_percent", "cpu.iowait_percent", "disk./.free_bytes", "disk./.inodes_used_percent", "disk./.used_percent",
-        "load.avg1", "memory.available_bytes", "memory.used_percent", "net.eth0.rx_bytes_per_s", "net.eth0.tx_bytes_per_s"];
+    let names = [
+        "clock.offset_ms",
+        "cpu.busy_percent",
+        "cpu.iowait_percent",
+        "disk./.free_bytes",
+        "disk./.inodes_used_percent",
+        "disk./.used_percent",
+        "load.avg1",
+        "memory.available_bytes",
+        "memory.used_percent",
+        "net.eth0.rx_bytes_per_s",
+        "net.eth0.tx_bytes_per_s",
+    ];
     let to = now.plus_ms((five - DAY) * 300_000);
     let value = |n: i64| ((five * 7919 + n * 104_729 + seed * 31) % 9973) as f64 / 97.0;
     let folded = |n: i64| {

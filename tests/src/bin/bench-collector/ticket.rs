@@ -78,7 +78,9 @@ async fn measure(name: &str, peer: &mut WireAgent, clock: &TimeSource, accepted:
 }
 
 async fn settled(accepted: &Accepted, clock: &TimeSource) {
-    while nth(accepted, count(accepted).saturating_sub(1)).is_some_and(|last| clock.monotonic() < last + Duration::from_millis(20)) {
+    while nth(accepted, count(accepted).saturating_sub(1))
+        .is_some_and(|last| clock.monotonic() < last + Duration::from_millis(20))
+    {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
