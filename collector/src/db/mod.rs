@@ -49,6 +49,9 @@ pub(crate) struct Db {
     reader: AnyPool,
     writer_queue: Arc<Mutex<()>>,
     console_queue: Arc<Mutex<()>>,
+    /// Cut in simulations, at a commit.
+    #[cfg(test)]
+    pub(crate) power: testing::Power,
 }
 
 impl Db {
@@ -72,7 +75,15 @@ impl Db {
             Engine::Sqlite => pool(engine, url, Access::Read).await.context("opening the database for reading")?,
             Engine::Postgres => writer.clone(),
         };
-        Ok(Self { engine, writer, reader, writer_queue: Arc::default(), console_queue: Arc::default() })
+        Ok(Self {
+            engine,
+            writer,
+            reader,
+            writer_queue: Arc::default(),
+            console_queue: Arc::default(),
+            #[cfg(test)]
+            power: testing::Power::default(),
+        })
     }
 
     /// Which database it is.
@@ -95,6 +106,8 @@ impl Db {
 
     /// Begins a writing transaction; used through [`transact!`].
     pub(crate) async fn begin(&self, turn: Turn) -> Result<Writing, sqlx::Error> {
+        #[cfg(test)]
+        self.power.must_be_on()?;
         if self.engine == Engine::Postgres {
             return Ok(Writing { tx: self.writer.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await?, _turn: None });
         }
@@ -114,9 +127,15 @@ impl Db {
         tries: &mut u32,
     ) -> anyhow::Result<Option<T>> {
         let Writing { tx, _turn } = writing;
+        #[cfg(test)]
+        let outcome = self.power.before_commit(outcome);
         let error = match outcome {
             Ok(value) => match tx.commit().await {
-                Ok(()) => return Ok(Some(value)),
+                Ok(()) => {
+                    #[cfg(test)]
+                    self.power.after_commit()?;
+                    return Ok(Some(value));
+                }
                 Err(error) => anyhow::Error::new(error).context("committing"),
             },
             Err(error) => {
