@@ -8,3 +8,4 @@ cargo build --release --locked -p mainstay-collector -p e2e --bins
 mkdir -p .bench
 printf '%s, %s cores, load average %s\n' "$(uname -srm)" "$(nproc)" "$(cut -d' ' -f1-3 /proc/loadavg)" | tee .bench/ingest.txt
 target/release/bench-ingest "${BENCH_SECONDS:-10}" "${BENCH_PEERS:-64}" | tee -a .bench/ingest.txt
+scripts/bench-agent.sh

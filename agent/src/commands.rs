@@ -23,6 +23,7 @@ struct Command {
     words: Vec<String>,
     join_file: Option<PathBuf>,
     again: bool,
+    no_wait: bool,
     note: String,
 }
 
@@ -47,8 +48,8 @@ pub fn run() -> ExitCode {
 fn parse(lang: Lang) -> anyhow::Result<Command> {
     let output = Output { json: false, lang };
     let config = PathBuf::from(DEFAULT_PATH);
-    let mut command =
-        Command { config, output, words: Vec::new(), join_file: None, again: false, note: "mainstay-agent test".into() };
+    let note = "mainstay-agent test".into();
+    let mut command = Command { config, output, words: Vec::new(), join_file: None, again: false, no_wait: false, note };
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -60,6 +61,7 @@ fn parse(lang: Lang) -> anyhow::Result<Command> {
             }
             Long("join-file") => command.join_file = Some(arguments.value()?.into()),
             Long("again") => command.again = true,
+            Long("no-wait") => command.no_wait = true,
             Long("note") => command.note = arguments.value()?.string()?,
             Long("help") | Short('h') => command.words.push("help".into()),
             Long("version") | Short('V') => command.words.push("version".into()),
@@ -109,7 +111,7 @@ fn perform_async(command: &Command, word: &str, time: TimeSource) -> Result<(), 
                 local::enroll(&config.state_dir, &settings, command.join_file.clone(), command.again, &time, command.output).await
             }
             "status" => local::status(&config, &time, command.output).await,
-            "test" => local::test(&config.state_dir, command.note.clone(), command.output).await,
+            "test" => local::test(&config.state_dir, command.note.clone(), command.no_wait, command.output).await,
             _ => daemon::run(config, time).await,
         }
     };

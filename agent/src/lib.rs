@@ -7,6 +7,7 @@ mod config;
 mod log;
 mod lifecycle;
 mod atomic_file;
+mod pause;
 mod probes;
 mod checks;
 mod faults;

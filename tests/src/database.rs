@@ -58,6 +58,25 @@ impl Database {
         Ok(Self::Postgres { port, name, server })
     }
 
+    /// A database on a server of the test's own, reached through `door` (a port in front of it) where one is named.
+    ///
+    /// # Errors
+    /// When the server can't be asked.
+    pub fn on(server: &PostgresServer, door: Option<u16>) -> Result<Self> {
+        let name = format!("t_{}", random_hex_128(&SystemRandom::new()));
+        psql(server.port(), &format!("create database {name}"))?;
+        Ok(Self::Postgres { port: door.unwrap_or(server.port()), name, server: None })
+    }
+
+    /// A PostgreSQL database's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres { name, .. } => name,
+        }
+    }
+
     /// The address for the collector's configuration; `None` for the default store.
     #[must_use]
     pub fn url(&self) -> Option<String> {

@@ -9,9 +9,12 @@ use mainstay_shared::time_source::TimeSource;
 
 use super::contact::{Alarm, Contact, LOST_AFTER};
 use crate::lifecycle::{StopSignal, tell_systemd};
+use crate::pause::Pause;
 use crate::spool::Spool;
 
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// While the alarm sounds: its end is told soon.
+const LOOK_FOR_THE_END_EVERY: Duration = Duration::from_secs(15);
 const TELL_AGAIN_AFTER: Duration = Duration::from_secs(3600);
 
 /// What the alarm watches.
@@ -30,9 +33,11 @@ pub(crate) struct Alarming {
 /// None.
 pub(crate) async fn run(alarming: Alarming, stop: StopSignal) -> anyhow::Result<()> {
     let mut state = State::since(alarming.time.monotonic());
+    let pause = Pause::new();
     loop {
+        let wait = if state.alarm.is_some() { LOOK_FOR_THE_END_EVERY } else { LOOK_EVERY };
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = pause.wait(wait) => {}
             () = stop.clone().requested() => return Ok(()),
         }
         alarming.look(&mut state);

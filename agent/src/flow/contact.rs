@@ -94,6 +94,10 @@ pub(crate) struct Contact {
     facts: Arc<Mutex<ContactFacts>>,
     /// Wakes the report loop.
     pub(crate) report_now: Arc<Notify>,
+    /// The poll was answered: its connection is free for a report that is in no hurry.
+    pub(crate) turn_offered: Arc<Notify>,
+    /// A report was answered, or failed.
+    pub(crate) turn_over: Arc<Notify>,
     /// Wakes the renewal loop.
     pub(crate) renew_now: Arc<Notify>,
     receipts: broadcast::Sender<VerifiedReceipt>,
@@ -104,6 +108,8 @@ impl Default for Contact {
         Self {
             facts: Arc::default(),
             report_now: Arc::default(),
+            turn_offered: Arc::default(),
+            turn_over: Arc::default(),
             renew_now: Arc::default(),
             receipts: broadcast::Sender::new(16),
         }

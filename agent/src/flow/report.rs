@@ -26,6 +26,8 @@ use crate::uplink::{AfterRefusal, Backoff, BatchSize, Outcome, Uplink};
 const REPORT_BYTES: usize = 900 << 10;
 /// What is found together is sent together.
 const GATHER: Duration = Duration::from_millis(100);
+/// The longest poll and some more.
+const TURN_COMES_WITHIN: Duration = Duration::from_secs(75);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// A box that is not enrolled any more asks this often whether it is again.
 const NOT_ENROLLED_WAIT: Duration = Duration::from_secs(300);
@@ -75,6 +77,7 @@ pub(crate) async fn run(reporting: Reporting, stop: StopSignal) -> anyhow::Resul
             round = story.round() => round?,
             () = stop.clone().requested() => break,
         };
+        story.reporting.contact.turn_over.notify_waiters();
         if let Round::Wait(wait) = wait {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -100,9 +103,25 @@ struct Story {
 }
 
 impl Story {
+    /// Faults go at once. Samples that begin a backlog wait for the end of the poll under way, whose connection they then use.
     async fn until_something_waits(&self) {
+        if !self.is_empty() {
+            return;
+        }
+        let Reporting { spool, contact, .. } = &self.reporting;
         while self.is_empty() {
-            self.reporting.spool.pushed().await;
+            spool.pushed().await;
+        }
+        let a_fault = async {
+            while spool.stats().fault_records == 0 {
+                spool.pushed().await;
+            }
+        };
+        tokio::select! {
+            () = a_fault => {}
+            () = contact.turn_offered.notified() => {}
+            () = contact.report_now.notified() => {}
+            () = tokio::time::sleep(TURN_COMES_WITHIN) => {}
         }
     }
 

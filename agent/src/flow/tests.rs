@@ -156,7 +156,7 @@ async fn enrolled(stand_in: &StandIn, dir: &Path, time: &TimeSource) -> Uplink {
 }
 
 fn unstopped() -> (Lifecycle, StopSignal) {
-    let life = Lifecycle::default();
+    let life = Lifecycle::begin().unwrap();
     let stop = life.stop_signal();
     (life, stop)
 }
@@ -267,7 +267,7 @@ async fn a_stale_epoch_ends_the_run_with_a_goodbye_that_announces_the_return() {
 #[tokio::test]
 async fn a_stop_delivers_the_goodbye_and_an_idle_agent_sends_no_report_before() {
     let bench = Bench::new().await;
-    let life = Lifecycle::default();
+    let life = Lifecycle::begin().unwrap();
     let stop = life.stop_signal();
     let reporting = bench.reporting();
     let run = report::run(reporting, stop);

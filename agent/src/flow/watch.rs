@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use crate::checks::{Checker, ServiceRound, keep_asking};
 use crate::config::Config;
 use crate::faults::{Detector, Moment};
+use crate::pause::Pause;
 use crate::probes::{ClockReference, Fold, Place, Reading, Sampler, current_values};
 use crate::spool::Spool;
 
@@ -66,15 +67,14 @@ pub(crate) async fn run(watch: Watch, stop: impl Future<Output = ()>) -> anyhow:
     let (news_sender, mut news) = mpsc::channel(64);
     let (round_sender, mut rounds) = mpsc::channel(64);
     let mut tasks = JoinSet::new();
-    if !watch.safe_mode {
+    let sampler = (!watch.safe_mode).then(|| {
         let place = Place::here(watch.time.clone());
-        let sampler = Sampler::new(watch.config.probes.clone(), watch.clock.clone(), place);
-        tasks.spawn(keep_measuring(sampler, watch.config.probes.interval, news_sender.clone(), nudged.clone()));
-    }
+        Sampler::new(watch.config.probes.clone(), watch.clock.clone(), place)
+    });
+    let interval = watch.config.probes.interval;
+    tasks.spawn(keep_measuring(sampler, watch.time.clone(), interval, news_sender.clone(), nudged.clone()));
     start_asking(&watch, &mut tasks, &round_sender, &nudged);
     let mut story = Story::begin(watch);
-    let mut ticks = tokio::time::interval(story.watch.config.probes.interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     tokio::pin!(stop);
     loop {
         tokio::select! {
@@ -83,9 +83,13 @@ pub(crate) async fn run(watch: Watch, stop: impl Future<Output = ()>) -> anyhow:
                 nudges.send_modify(|count| *count += 1);
                 story.spool_samples().await;
             }
-            Some(readings) = news.recv() => story.measured(readings).await,
+            Some(readings) = news.recv() => {
+                if let Some(readings) = readings {
+                    story.measured(readings).await;
+                }
+                story.catch_up().await;
+            }
             Some(round) = rounds.recv() => story.asked(round).await,
-            _ = ticks.tick() => story.catch_up().await,
             Some(ended) = tasks.join_next() => {
                 ended.context("a task that watches the machine crashed")?;
                 anyhow::bail!("a task that watches the machine ended");
@@ -115,21 +119,28 @@ fn start_asking(
     }
 }
 
+/// The beat of the watching loop: measures now and at every interval; in safe mode there is no sampler, and the beat is empty.
 async fn keep_measuring(
-    mut sampler: Sampler,
+    mut sampler: Option<Sampler>,
+    time: TimeSource,
     interval: Duration,
-    news: mpsc::Sender<Vec<Reading>>,
+    news: mpsc::Sender<Option<Vec<Reading>>>,
     mut nudged: tokio::sync::watch::Receiver<u64>,
 ) {
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let pause = Pause::new();
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            changed = nudged.changed() => if changed.is_err() { return },
-        }
-        if news.send(sampler.round().await).await.is_err() {
+        let began = time.monotonic();
+        let readings = match &mut sampler {
+            Some(sampler) => Some(sampler.round().await),
+            None => None,
+        };
+        if news.send(readings).await.is_err() {
             return;
+        }
+        let took = time.monotonic().saturating_sub(began);
+        tokio::select! {
+            () = pause.wait(interval.saturating_sub(took)) => {}
+            changed = nudged.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -6,12 +6,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use mainstay_shared::ids::Lane;
 use mainstay_shared::record::{Payload, Record};
 
 use super::chain::Chain;
-use super::format::{self, Found, Kind};
+use super::disk::Disk;
+use super::format::{self, Found, Harm, Kind};
 use super::state::{Place, State};
 
 /// A range of a segment that holds no frame.
@@ -21,8 +23,7 @@ pub(super) struct BadRange {
     pub(super) segment: u32,
     pub(super) offset: usize,
     pub(super) bytes: Vec<u8>,
-    /// An unfinished end: never accepted, so nothing was lost.
-    pub(super) torn: bool,
+    pub(super) harm: Harm,
     /// Key of the epoch whose record was read last before it.
     pub(super) epoch: Option<u32>,
 }
@@ -41,10 +42,10 @@ pub(super) struct Recovered {
 }
 
 /// Reads the spool in `dir`.
-pub(super) fn recover(dir: &Path, segment_bytes: u64) -> io::Result<Recovered> {
+pub(super) fn recover(disk: &Arc<dyn Disk>, dir: &Path, segment_bytes: u64) -> io::Result<Recovered> {
     let mut found = Recovered {
-        fault: Chain::list(dir, Lane::Fault, segment_bytes)?,
-        sample: Chain::list(dir, Lane::Sample, segment_bytes)?,
+        fault: Chain::list(disk, dir, Lane::Fault, segment_bytes)?,
+        sample: Chain::list(disk, dir, Lane::Sample, segment_bytes)?,
         state: State::default(),
         bad: Vec::new(),
         gaps: HashMap::new(),
@@ -55,11 +56,13 @@ pub(super) fn recover(dir: &Path, segment_bytes: u64) -> io::Result<Recovered> {
         let bytes = found.fault.read(number)?;
         found.take_segment(Lane::Fault, number, &bytes);
     }
-    found.fault_chain_whole = found.bad.iter().all(|b| b.torn) && !found.fault.numbers().is_empty();
+    found.fault_chain_whole = found.bad.iter().all(|b| b.harm != Harm::Corrupt) && !found.fault.numbers().is_empty();
     for number in found.sample.numbers() {
         let bytes = found.sample.read(number)?;
         found.take_segment(Lane::Sample, number, &bytes);
     }
+    let Recovered { state, gaps, .. } = &mut found;
+    state.settle_beginnings(|w, lane| gaps.get(&(w.epoch, lane, w.seq)).copied());
     Ok(found)
 }
 
@@ -68,17 +71,16 @@ impl Recovered {
         let mut last_epoch = None;
         let bad_before = self.bad.len();
         for found in format::scan(bytes) {
-            let (range, torn) = match found {
+            let (harm, range) = match found {
                 Found::Frame { kind, offset, body } => {
                     let place = Place { segment: number, offset: offset as u32, bytes: (body.end - offset) as u32 };
                     last_epoch = self.take_frame(kind, &bytes[body], place).or(last_epoch);
                     continue;
                 }
-                Found::Torn(range) => (range, true),
-                Found::Corrupt(range) => (range, false),
+                Found::Bad(harm, range) => (harm, range),
             };
             let offset = range.start;
-            self.bad.push(BadRange { lane, segment: number, offset, bytes: bytes[range].to_vec(), torn, epoch: None });
+            self.bad.push(BadRange { lane, segment: number, offset, bytes: bytes[range].to_vec(), harm, epoch: None });
         }
         self.bad[bad_before..].iter_mut().for_each(|bad| bad.epoch = last_epoch);
     }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use mainstay_shared::fault::{FaultChange, FaultChangeKind};
 use mainstay_shared::ids::{CollectorEpoch, Epoch, Lane, Nonce, RecordId};
-use mainstay_shared::record::{Payload, Record};
+use mainstay_shared::record::{Gap, Payload, Record};
 use serde::{Deserialize, Serialize};
 
 use super::OpenEpisode;
@@ -128,6 +128,8 @@ pub(super) struct State {
     pub(super) open: Vec<OpenEpisode>,
     pub(super) starts: VecDeque<PastStart>,
     pub(super) counters: Counters,
+    /// Losses whose gap could not be written yet; their lane is not sent before it is.
+    pub(super) owed: Vec<(RecordId, Gap)>,
 }
 
 impl State {
@@ -192,6 +194,7 @@ impl State {
                 }
                 self.forget_through(key, lane, new.acked);
             }
+            self.disown_beyond(key, marks.fault.last);
         }
         self.nonce = checkpoint.nonce;
         self.collector_epoch = checkpoint.collector_epoch;
@@ -296,9 +299,10 @@ impl State {
         }
     }
 
-    /// What a new segment begins with. Epochs with nothing waiting are left out (`current` stays).
+    /// What a new segment begins with. Epochs with nothing waiting or owed are left out (`current` stays).
     pub(super) fn checkpoint(&mut self, current: u32) -> Checkpoint {
-        let waits: HashSet<u32> = self.fault.iter().chain(&self.sample).map(|w| w.epoch).collect();
+        let mut waits: HashSet<u32> = self.fault.iter().chain(&self.sample).map(|w| w.epoch).collect();
+        waits.extend(self.owed.iter().filter_map(|(id, _)| self.keys.get(&id.epoch)));
         let gone: Vec<u32> = self.epochs.keys().copied().filter(|key| *key != current && !waits.contains(key)).collect();
         for key in gone {
             self.forget_epoch(key);
@@ -313,6 +317,20 @@ impl State {
         }
     }
 
+    /// Of an epoch that no readable checkpoint names, what stands before its first record counts as acknowledged.
+    pub(super) fn settle_beginnings(&mut self, gap_from: impl Fn(&Waiting, Lane) -> Option<u64>) {
+        for lane in Lane::ALL {
+            let mut seen = HashSet::new();
+            let firsts: Vec<Waiting> = self.lane(lane).iter().filter(|w| seen.insert(w.epoch)).copied().collect();
+            for first in firsts.iter().filter(|w| !self.named.contains(&w.epoch)) {
+                let begins = gap_from(first, lane).unwrap_or(first.seq);
+                if let Some(marks) = self.epochs.get_mut(&first.epoch).map(|e| e.lane_mut(lane)).filter(|m| m.acked == 0) {
+                    marks.acked = begins - 1;
+                }
+            }
+        }
+    }
+
     /// Ranges that no waiting record, acknowledgement or gap accounts for: `(epoch, lane, from, to)`.
     pub(super) fn holes(&self, gap_from: impl Fn(&Waiting, Lane) -> Option<u64>) -> Vec<(u32, Lane, u64, u64)> {
         let mut holes = Vec::new();
@@ -321,8 +339,7 @@ impl State {
                 let mut next = marks.lane(lane).acked + 1;
                 for waiting in self.lane(lane).iter().filter(|w| w.epoch == key) {
                     let begins = gap_from(waiting, lane).unwrap_or(waiting.seq);
-                    let unknown_begin = next == 1 && !self.named.contains(&key);
-                    if begins > next && !unknown_begin {
+                    if begins > next {
                         holes.push((key, lane, next, begins - 1));
                     }
                     next = waiting.seq + 1;
@@ -337,6 +354,14 @@ impl State {
 
     fn forget_through(&mut self, key: u32, lane: Lane, seq: u64) {
         self.lane_mut(lane).retain(|w| w.epoch != key || w.seq > seq);
+    }
+
+    /// Fault records before a checkpoint that it doesn't count were refused: their sync failed, and yet they came back.
+    fn disown_beyond(&mut self, key: u32, last: u64) {
+        if let Some(old) = self.marks(key, Lane::Fault) {
+            old.last = last;
+        }
+        self.fault.retain(|w| w.epoch != key || w.seq <= last);
     }
 
     fn forget_epoch(&mut self, key: u32) {

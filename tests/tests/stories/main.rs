@@ -2,7 +2,11 @@
 //! story that touches the store is told on both databases.
 
 mod scene;
+mod load;
+mod oracle;
 mod kills;
+mod collector_kills;
+mod failing_databases;
 mod enrolment;
 mod limits;
 mod snapshots;
