@@ -38,6 +38,7 @@ part bad-disks 5 proof e2e agent_bad_disks
 # The collector and its databases.
 
 # Whole stories.
+part stories 90 proof mainstay-collector whole_stories
 
 # End of the list.
 

@@ -170,17 +170,24 @@ impl Story {
     async fn was_it_committed(&mut self, m: usize, message: &Message, at: UnixMs) {
         let Some(running) = &self.office.running else { return };
         let mut conn = running.world.db.read().await.expect("reads");
-        let row = sqlx::query("SELECT epoch, attempt, last_seen_at FROM links WHERE appliance_id = $1")
-            .bind(self.fleet.places[m].appliance.as_str())
-            .fetch_one(&mut *conn)
-            .await
-            .expect("a link");
+        let row = sqlx::query(
+            "SELECT l.epoch, l.attempt, l.last_seen_at, a.state FROM links l
+             JOIN appliances a ON a.appliance_id = l.appliance_id WHERE l.appliance_id = $1",
+        )
+        .bind(self.fleet.places[m].appliance.as_str())
+        .fetch_one(&mut *conn)
+        .await
+        .expect("a link");
         let (epoch, attempt, seen_at): (String, i64, i64) = (row.get("epoch"), row.get("attempt"), row.get("last_seen_at"));
+        let held = row.get::<String, _>("state") == "held";
         drop(conn);
         match message {
             Message::Report(request) => {
-                if epoch == request.epoch.as_str() && u64::try_from(attempt).expect("positive") == request.attempt && seen_at == at.0 {
-                    self.knowledge.report_taken(&self.fleet, m, request, at);
+                if epoch == request.epoch.as_str()
+                    && u64::try_from(attempt).expect("positive") == request.attempt
+                    && seen_at == at.0
+                {
+                    self.knowledge.report_taken(&self.fleet, m, request, at, held);
                 }
             }
             Message::Heartbeat(request) => {
@@ -223,8 +230,11 @@ impl Story {
         let acts: Vec<(By, Act)> = match does {
             StaffDoes::Respond => vec![(staff("wang", Role::SystemEngineer), respond)],
             StaffDoes::LowerImpact => {
-                let lower =
-                    Act::ChangeImpact { to: BusinessImpact::Slight, why: "a test system".into(), customer_word: "Mr Li: fine".into() };
+                let lower = Act::ChangeImpact {
+                    to: BusinessImpact::Slight,
+                    why: "a test system".into(),
+                    customer_word: "Mr Li: fine".into(),
+                };
                 vec![(staff("zhao", Role::SupportManager), lower)]
             }
             StaffDoes::Confirm => vec![(staff("wang", Role::SystemEngineer), Act::Close { why: "confirmed".into() })],

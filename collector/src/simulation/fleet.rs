@@ -68,7 +68,13 @@ impl Fleet {
                     (begin..fleet.places.len()).filter(|p| fleet.places[*p].services.contains(&service)).collect();
                 if members.len() > 1 && rng.chance(75) {
                     let needs = 1 + rng.index(members.len());
-                    fleet.groups.push(GroupPlan { tenant: tenant.clone(), group: format!("g-{service}"), needs, members, service });
+                    fleet.groups.push(GroupPlan {
+                        tenant: tenant.clone(),
+                        group: format!("g-{service}"),
+                        needs,
+                        members,
+                        service,
+                    });
                 }
             }
             fleet.tenants.push(tenant);
@@ -105,7 +111,9 @@ impl Fleet {
             ));
         }
         for tenant in &self.tenants {
-            sql.push(format!("INSERT INTO customers (tenant_id, name, language, created_at) VALUES ('{tenant}', '{tenant}', 'zh', 0)"));
+            sql.push(format!(
+                "INSERT INTO customers (tenant_id, name, language, created_at) VALUES ('{tenant}', '{tenant}', 'zh', 0)"
+            ));
             for site in ["hall", "branch"] {
                 sql.push(format!(
                     "INSERT INTO sites (tenant_id, site_id, name, city, time_zone) VALUES ('{tenant}', '{site}', '{site}', '重庆', '{ZONE}')"

@@ -42,7 +42,9 @@ pub(super) enum Deed {
     CollectorStart,
     Backup,
     Restore,
-    MailServer { away: bool },
+    MailServer {
+        away: bool,
+    },
     /// A customer calls.
     Call(usize),
 }
@@ -58,8 +60,11 @@ pub(super) fn draw(rng: &mut Rng, fleet: &Fleet, begin_ms: i64, count: usize) ->
             _ => rng.between(4 * DAY, 60 * DAY),
         };
         let mut end = at;
-        for _ in 0..rng.pick(&[1, 1, 2, 3]) {
-            let mut one = Incident { rng: &mut *rng, fleet, deeds: &mut deeds, at: at };
+        // What happens together mostly happens at one customer, so that troubles meet.
+        let focus = rng.chance(75).then(|| fleet.places[rng.index(fleet.places.len())].tenant.clone());
+        for _ in 0..rng.pick(&[1, 2, 2, 3, 4]) {
+            let focus = focus.as_deref();
+            let mut one = Incident { rng: &mut *rng, fleet, deeds: &mut deeds, at, focus };
             one.at += one.rng.between(0, 5 * MINUTE);
             end = end.max(one.happens());
         }
@@ -74,6 +79,7 @@ struct Incident<'a> {
     fleet: &'a Fleet,
     deeds: &'a mut Vec<(i64, Deed)>,
     at: i64,
+    focus: Option<&'a str>,
 }
 
 impl Incident<'_> {
@@ -92,13 +98,16 @@ impl Incident<'_> {
     }
 
     fn some_machine(&mut self) -> usize {
-        self.rng.index(self.fleet.places.len())
+        let near = |place: &&usize| self.focus.is_none_or(|tenant| self.fleet.places[**place].tenant == tenant);
+        let all: Vec<usize> = (0..self.fleet.places.len()).collect();
+        let near: Vec<usize> = all.iter().filter(near).copied().collect();
+        self.rng.pick(&near)
     }
 
     /// Its end.
     fn happens(mut self) -> i64 {
         let m = self.some_machine();
-        match self.rng.between(0, 19) {
+        match self.rng.between(0, 20) {
             0..=4 => self.services_fail(m),
             5 => self.flaps(m),
             6 | 7 => self.disk_fills(m),
@@ -111,6 +120,7 @@ impl Incident<'_> {
             15 => self.machine_is_rewound(m),
             16 | 17 => self.collector_fails(),
             18 => self.everybody_is_away(),
+            19 => self.the_others_leave(m),
             _ => self.small_things(m),
         }
         self.at
@@ -185,7 +195,9 @@ impl Incident<'_> {
         let place = self.fleet.places[m].clone();
         let whole_site = self.rng.chance(40);
         let away: Vec<usize> = (0..self.fleet.places.len())
-            .filter(|p| *p == m || whole_site && self.fleet.places[*p].tenant == place.tenant && self.fleet.places[*p].site == place.site)
+            .filter(|p| {
+                *p == m || whole_site && self.fleet.places[*p].tenant == place.tenant && self.fleet.places[*p].site == place.site
+            })
             .collect();
         for p in &away {
             let pause = self.rng.between(0, 20 * SECOND);
@@ -219,7 +231,8 @@ impl Incident<'_> {
             let pause = self.a_while().max(10 * SECOND);
             self.then(pause, Deed::AgentStart(m));
         } else {
-            let pause = if reason == "reboot" && self.rng.chance(75) { self.rng.between(MINUTE, 9 * MINUTE) } else { self.a_while() };
+            let pause =
+                if reason == "reboot" && self.rng.chance(75) { self.rng.between(MINUTE, 9 * MINUTE) } else { self.a_while() };
             self.then(pause.max(10 * SECOND), Deed::Boot(m, 0));
         }
     }
@@ -301,6 +314,25 @@ impl Incident<'_> {
                 self.then(pause, Deed::CollectorStart);
                 self.at = self.at.max(end);
             }
+        }
+    }
+
+    /// One member of a group fails, and others are taken down on purpose meanwhile.
+    fn the_others_leave(&mut self, m: usize) {
+        let Some(group) = self.fleet.groups.iter().find(|group| group.members.contains(&m)).cloned() else { return };
+        let service = self.fleet.places[m].services.iter().position(|name| *name == group.service).expect("a member has it");
+        self.then(0, Deed::Service(m, service, ServiceState::Down));
+        let others: Vec<usize> = group.members.iter().copied().filter(|other| *other != m).collect();
+        for other in &others {
+            let (pause, reason) = (self.rng.between(SECOND, 10 * MINUTE), self.rng.pick(&["shutdown", "reboot", "stop"]));
+            self.then(pause, Deed::Goodbye(*other, reason));
+        }
+        let pause = self.a_while();
+        self.then(pause, Deed::Service(m, service, ServiceState::Up));
+        for other in others {
+            let pause = self.rng.between(SECOND, 10 * MINUTE);
+            self.then(pause, Deed::Boot(other, 0));
+            self.then(SECOND, Deed::AgentStart(other));
         }
     }
 

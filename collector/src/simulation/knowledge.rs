@@ -56,14 +56,16 @@ impl Knowledge {
     }
 
     /// A report was committed at `now`.
-    pub(super) fn report_taken(&mut self, fleet: &Fleet, m: usize, request: &ReportRequest, now: UnixMs) {
+    pub(super) fn report_taken(&mut self, fleet: &Fleet, m: usize, request: &ReportRequest, now: UnixMs, held: bool) {
         let known = &mut self.machines[m];
         let mut says_goodbye = false;
         let cleared: BTreeSet<String> = request
             .records
             .iter()
             .filter_map(|record| match &record.payload {
-                Payload::Fault(change) if change.kind == FaultChangeKind::Cleared => change.episode.as_ref().map(ToString::to_string),
+                Payload::Fault(change) if change.kind == FaultChangeKind::Cleared => {
+                    change.episode.as_ref().map(ToString::to_string)
+                }
                 _ => None,
             })
             .collect();
@@ -81,6 +83,10 @@ impl Knowledge {
                         let worst = &mut self.worst[m][at];
                         *worst = (*worst).max(state_of(&change.key.code));
                     }
+                }
+                Payload::OpenFaults(open) if record.id.epoch == request.epoch && !held => {
+                    let open: BTreeSet<String> = open.episodes.iter().map(ToString::to_string).collect();
+                    known.told.retain(|_, (episode, _)| open.contains(episode));
                 }
                 Payload::Started(started) if record.id.epoch == request.epoch => known.declared = !started.services.is_empty(),
                 Payload::Goodbye(goodbye) if record.id.epoch == request.epoch => {

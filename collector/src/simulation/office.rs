@@ -120,11 +120,8 @@ impl Office {
         running.advance(now);
         let intake = running.intake.clone();
         let taking = letters.into_iter().map(|(place, message)| {
-            let who = Identity {
-                tenant_id: place.tenant.clone(),
-                appliance_id: place.appliance.clone(),
-                site_id: place.site.clone(),
-            };
+            let who =
+                Identity { tenant_id: place.tenant.clone(), appliance_id: place.appliance.clone(), site_id: place.site.clone() };
             intake.take(who, now, message)
         });
         tokio::select! {
@@ -150,10 +147,13 @@ impl Office {
         running.advance(now);
         let db = &running.world.db;
         loop {
-            let claimed = transact!(db, Turn::Intake, |tx| { Ok(outbox::claim(tx, now, 8).await?) });
-            if claimed.is_empty() {
+            let due: Option<i64> = sqlx::query_scalar("SELECT MIN(next_try_at) FROM outbox WHERE state = 'waiting'")
+                .fetch_one(&mut *db.read().await?)
+                .await?;
+            if due.is_none_or(|due| due > now.0) {
                 return Ok(());
             }
+            let claimed = transact!(db, Turn::Intake, |tx| { Ok(outbox::claim(tx, now, 8).await?) });
             for notice in claimed {
                 let fate = if self.mails.away { 99 } else { rng.between(0, 99) };
                 let copies = self.mails.taken.entry(notice.message_id.clone()).or_default();

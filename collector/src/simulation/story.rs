@@ -1,5 +1,5 @@
 //! The story itself: a queue of due things, from one to the next, so that years pass in seconds. While something happens, agents
-//! poll every minute and the collector looks at the time every twenty seconds; when all has settled and nothing is due, time jumps.
+//! poll every minute and the collector looks at the time a little oftener; when all has settled and nothing is due, time jumps.
 //!
 //! Test code only. Whatever is decided by chance comes from the seed.
 
@@ -25,6 +25,8 @@ use crate::flow::report_arrives::Outcome;
 
 const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;
+/// How often the collector looks at the time while something happens; out of step with the agents' minutes.
+const LOOK_EVERY: i64 = 50 * SECOND;
 /// After a deed everything has shown within so long: checks, silence, the collector's own grace, the flap window.
 const SETTLED_AFTER: i64 = 22 * MINUTE;
 
@@ -175,10 +177,10 @@ impl Story {
     async fn wake(&mut self) {
         self.awake = true;
         self.awake_until = self.awake_until.max(self.now.0 + MINUTE);
-        self.poll().await;
+        self.poll(true).await;
         self.look(true).await;
         self.after(MINUTE, Event::Poll);
-        self.after(20 * SECOND, Event::Look);
+        self.after(LOOK_EVERY, Event::Look);
     }
 
     pub(super) fn stay_awake(&mut self, ms: i64) {
@@ -217,14 +219,14 @@ impl Story {
             Event::Ask(..) | Event::Report(..) | Event::GiveUp(..) | Event::Off(..) => {}
             Event::Poll => {
                 if self.awake {
-                    self.poll().await;
+                    self.poll(false).await;
                     self.after(MINUTE, Event::Poll);
                 }
             }
             Event::Look => {
                 if self.awake {
                     self.look(false).await;
-                    self.after(20 * SECOND, Event::Look);
+                    self.after(LOOK_EVERY, Event::Look);
                     self.rest_if_settled().await;
                 }
             }
@@ -307,8 +309,8 @@ impl Story {
         let answers = self.office.take(self.now, messages).await;
         for (letter, answer) in letters.iter().zip(&answers) {
             match answer {
-                Ok(Answer::Report(Outcome::Taken(_), _)) => {
-                    self.knowledge.report_taken(&self.fleet, letter.from, &letter.request, self.now);
+                Ok(Answer::Report(Outcome::Taken(taken), _)) => {
+                    self.knowledge.report_taken(&self.fleet, letter.from, &letter.request, self.now, taken.held);
                 }
                 Err(_) => self.uncertain.push((letter.from, Message::Report(letter.request.clone()), self.now)),
                 Ok(_) => {}
@@ -349,12 +351,13 @@ impl Story {
         }
     }
 
-    async fn poll(&mut self) {
+    /// Everybody polls. `rested`: as they all did all the time that was jumped over.
+    async fn poll(&mut self, rested: bool) {
         let mut polls = Vec::new();
         for m in 0..self.machines.len() {
             let lost = match self.machines[m].weather {
                 Weather::Good => false,
-                Weather::Bad => self.rng.chance(30),
+                Weather::Bad => !rested && self.rng.chance(30),
                 Weather::Away => true,
             };
             if lost || self.office.running.is_none() {

@@ -23,8 +23,9 @@ impl Trace {
         self.lines.push(line);
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.lines.len()
+    /// All of it.
+    pub(super) fn lines(&self) -> &[String] {
+        &self.lines
     }
 
     /// The first 16 hex digits.

@@ -124,7 +124,7 @@ impl Story {
         }
         drop(conn);
         let marked = self.marked().await;
-        let view = self.knowledge.view(&self.fleet, self.now, started_at, &marked);
+        let view = self.knowledge.view(&self.fleet, self.now, self.heard_from().await, &marked);
         let worst = self.knowledge.settle(&view);
         for (tenant, subject, kind, body) in events {
             self.read(&tenant, &subject, &kind, &body, &worst).await;
@@ -132,23 +132,32 @@ impl Story {
         self.judge_silences(started_at).await;
     }
 
+    /// Since when silence counts: the collector's start, or the end of an outage that was its own.
+    async fn heard_from(&self) -> UnixMs {
+        let running = self.office.running.as_ref().expect("runs");
+        let mut conn = running.world.db.read().await.expect("reads");
+        UnixMs(sqlx::query_scalar("SELECT started_at FROM collector").fetch_one(&mut *conn).await.expect("reads"))
+    }
+
     /// The machines whose silence a ticket holds.
     pub(super) async fn marked(&self) -> BTreeSet<usize> {
         let Some(running) = &self.office.running else { return BTreeSet::new() };
         let mut conn = running.world.db.read().await.expect("reads");
-        let silent: Vec<String> = sqlx::query_scalar("SELECT appliance_id FROM episodes WHERE code = 'silent' AND state = 'open'")
-            .fetch_all(&mut *conn)
-            .await
-            .expect("reads");
+        let silent: Vec<String> =
+            sqlx::query_scalar("SELECT appliance_id FROM episodes WHERE code = 'silent' AND state = 'open'")
+                .fetch_all(&mut *conn)
+                .await
+                .expect("reads");
         silent.iter().filter_map(|id| self.fleet.position(id)).collect()
     }
 
     async fn read(&mut self, tenant: &str, subject: &str, kind: &str, body: &serde_json::Value, worst: &View) {
         let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
-        let line = ["impact", "to", "reason", "component", "code", "why", "in_time", "recipient"].map(|field| match &body[field] {
-            serde_json::Value::Null => String::new(),
-            value => format!(" {value}"),
-        });
+        let line =
+            ["impact", "to", "reason", "component", "code", "why", "in_time", "recipient"].map(|field| match &body[field] {
+                serde_json::Value::Null => String::new(),
+                value => format!(" {value}"),
+            });
         if kind != "notice_sent" {
             self.trace.note(self.now, format_args!("{tenant} {subject} {kind}{}", line.concat()));
         }
@@ -192,7 +201,10 @@ impl Story {
         let needed = if presumed { Verdict::Presumed } else { Verdict::Certain };
         if verdict < needed {
             let name = format!("{ticket} of {tenant}");
-            self.problem(ticket, format!("{name} is critical (presumed: {presumed}), but what was known says {verdict:?}: {episodes:?} {worst:?}"));
+            self.problem(
+                ticket,
+                format!("{name} is critical (presumed: {presumed}), but what was known says {verdict:?}: {episodes:?} {worst:?}"),
+            );
         }
     }
 
@@ -211,7 +223,9 @@ impl Story {
         .expect("reads");
         rows.iter()
             .filter(|row| !only_open || row.get::<String, _>("state") == "open")
-            .filter_map(|row| Some((self.fleet.position(row.get::<String, _>("appliance_id").as_str())?, row.get("component"), row.get("code"))))
+            .filter_map(|row| {
+                Some((self.fleet.position(row.get::<String, _>("appliance_id").as_str())?, row.get("component"), row.get("code")))
+            })
             .collect()
     }
 
@@ -225,7 +239,8 @@ impl Story {
             .expect("reads");
         drop(conn);
         for row in rows {
-            let (tenant, ticket, source): (String, String, String) = (row.get("tenant_id"), row.get("ticket_id"), row.get("source"));
+            let (tenant, ticket, source): (String, String, String) =
+                (row.get("tenant_id"), row.get("ticket_id"), row.get("source"));
             let open = self.episodes(&tenant, &ticket, true).await;
             if source != "human" && !open.iter().any(|(m, _, _)| self.watcher.rewound.contains(m)) {
                 self.problem(&ticket, format!("{ticket} of {tenant} is open three hours after all is well: {open:?}"));
@@ -238,10 +253,11 @@ impl Story {
     async fn judge_silences(&mut self, started_at: UnixMs) {
         let Some(running) = &self.office.running else { return };
         let mut conn = running.world.db.read().await.expect("reads");
-        let rows = sqlx::query("SELECT appliance_id, episode FROM episodes WHERE code = 'silent' AND state = 'open'")
-            .fetch_all(&mut *conn)
-            .await
-            .expect("reads");
+        let rows =
+            sqlx::query("SELECT appliance_id, episode, received_at FROM episodes WHERE code = 'silent' AND state = 'open'")
+                .fetch_all(&mut *conn)
+                .await
+                .expect("reads");
         drop(conn);
         for row in rows {
             let (appliance, episode): (String, String) = (row.get("appliance_id"), row.get("episode"));
@@ -250,20 +266,22 @@ impl Story {
             }
             let m = self.fleet.position(&appliance).expect("a known appliance");
             let name = self.fleet.places[m].name.clone();
-            if self.now.since_ms(started_at) < 2 * millis(SILENCE_AFTER) {
+            // Written just before a power failure, it is read only after the next start.
+            let said_at = UnixMs(row.get("received_at"));
+            if said_at >= started_at && said_at.since_ms(started_at) < 2 * millis(SILENCE_AFTER) {
                 self.problem(&name, "called silent soon after the collector's own start".into());
             }
             let known = &self.knowledge.machines[m];
-            let unheard_ms = self.now.since_ms(known.last_heard.unwrap_or_default());
+            let unheard_ms = said_at.since_ms(known.last_heard.unwrap_or_default());
             let excused = match known.goodbye {
                 None => false,
                 Some(None) => true,
-                Some(Some(back_at)) => self.now <= back_at.plus(SILENCE_AFTER),
+                Some(Some(back_at)) => said_at <= back_at.plus(SILENCE_AFTER),
             };
             if unheard_ms <= millis(SILENCE_AFTER) / 2 {
                 self.problem(&name, format!("called silent, but heard {unheard_ms} ms ago"));
             }
-            if excused || is_off_hours(&self.fleet, m, self.now) {
+            if excused || is_off_hours(&self.fleet, m, said_at) {
                 self.problem(&name, "called silent, though it said goodbye or is off by its hours".into());
             }
         }
@@ -283,17 +301,20 @@ impl Story {
             .fetch_one(&mut *conn)
             .await
             .expect("reads");
-        let open = sqlx::query("SELECT tenant_id, ticket_id, severity FROM tickets WHERE state = 'open' AND source <> 'human' ORDER BY number")
-            .fetch_all(&mut *conn)
-            .await
-            .expect("reads");
+        let open = sqlx::query(
+            "SELECT tenant_id, ticket_id, severity FROM tickets WHERE state = 'open' AND source <> 'human' ORDER BY number",
+        )
+        .fetch_all(&mut *conn)
+        .await
+        .expect("reads");
         drop(conn);
         for m in 0..self.machines.len() {
             self.check_machine(m, ours > 0, &marked);
         }
-        let view = self.knowledge.view(&self.fleet, self.now, started_at, &marked);
+        let view = self.knowledge.view(&self.fleet, self.now, self.heard_from().await, &marked);
         for row in open {
-            let (tenant, ticket, severity): (String, String, String) = (row.get("tenant_id"), row.get("ticket_id"), row.get("severity"));
+            let (tenant, ticket, severity): (String, String, String) =
+                (row.get("tenant_id"), row.get("ticket_id"), row.get("severity"));
             if severity == "critical" || self.watcher.graded.contains(&ticket) || ours > 0 {
                 continue;
             }
@@ -301,7 +322,9 @@ impl Story {
                 let verdict = self.knowledge.judge(&self.fleet, &view, m, &component, &code);
                 if verdict > Verdict::GoesOn {
                     let of = &self.fleet.places[m].name;
-                    let what = format!("{ticket} is general, but {component} {code} of {of} interrupts business ({verdict:?}): {view:?}");
+                    let what = format!(
+                        "{ticket} is general, but {component} {code} of {of} interrupts business ({verdict:?}): {view:?}"
+                    );
                     self.problem(&tenant, what);
                 }
             }
