@@ -7,7 +7,7 @@ use mainstay_shared::heartbeat::{PollReply, PollRequest};
 
 use super::{Answered, Door, Refusal, check_claim, check_version, reports};
 use crate::appliances::{Identity, links};
-use crate::flow::intake_worker::{Answer, Message};
+use crate::flow::batch::{Answer, Message};
 
 /// No poll waits longer.
 const LONGEST_S: u32 = 60;
