@@ -22,7 +22,9 @@ pub(crate) mod multi_row;
 pub(crate) type Conn = AnyConnection;
 
 /// How often a transaction is tried again after a serialisation failure before the caller is told.
-const MAX_TRIES: u32 = 12;
+const MAX_TRIES: u32 = 24;
+/// The longest pause before another try.
+const LONGEST_PAUSE_MS: u64 = 100;
 
 /// The longest wait for a connection.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(10);
@@ -161,7 +163,7 @@ impl Db {
         *tries += 1;
         if lost_a_race(&error) && *tries < MAX_TRIES {
             drop(_turn);
-            tokio::time::sleep(Duration::from_millis(u64::from(*tries * *tries))).await;
+            tokio::time::sleep(Duration::from_millis(u64::from(*tries * *tries).min(LONGEST_PAUSE_MS))).await;
             return Ok(None);
         }
         Err(error)
@@ -291,7 +293,8 @@ async fn pool(engine: Engine, url: &str, access: Access) -> Result<AnyPool, sqlx
                         let pragmas = match access {
                             Access::Write => {
                                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-                                 PRAGMA busy_timeout = 5000; PRAGMA journal_size_limit = 67108864;"
+                                 PRAGMA busy_timeout = 5000; PRAGMA journal_size_limit = 67108864;
+                                 PRAGMA cache_size = -65536;"
                             }
                             Access::Read => "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;",
                         };
