@@ -35,12 +35,18 @@ impl Lab {
     }
 
     pub(crate) async fn with(disk: Option<&Path>, settings: &str) -> Result<Self> {
-        let ledger = Ledger::start().await?;
         let agent = match disk {
             Some(disk) => Agent::fresh_on(disk, settings)?,
             None => Agent::fresh(settings)?,
         };
-        agent.enrol(ledger.join()).await?.good().context("enroll")?;
+        let lab = Self::not_enrolled(agent).await?;
+        lab.agent.enrol(lab.ledger.join()).await?.good().context("enroll")?;
+        Ok(lab)
+    }
+
+    /// With an agent that is only configured.
+    pub(crate) async fn not_enrolled(agent: Agent) -> Result<Self> {
+        let ledger = Ledger::start().await?;
         let side = tempfile::tempdir()?;
         let side_log = File::create(side.path().join("accepted"))?;
         Ok(Self { agent, ledger, accepted: Vec::new(), next: 1, side_log, side })
