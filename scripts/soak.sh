@@ -44,6 +44,7 @@ part parsers 7 scripts/fuzz.sh 60
 # The collector and its databases.
 
 # Whole stories.
+part stories 90 proof mainstay-collector whole_stories
 
 # End of the list.
 

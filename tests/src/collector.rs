@@ -382,6 +382,12 @@ impl Collector {
         std::fs::read_to_string(self.path("collector.log")).unwrap_or_default()
     }
 
+    /// Where its database is, for benches that fill it.
+    #[must_use]
+    pub fn database_url(&self) -> String {
+        self.database.url().unwrap_or_else(|| format!("sqlite:{}", self.path("data").join("collector.db").display()))
+    }
+
     /// A file in its folder.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {

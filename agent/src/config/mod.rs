@@ -141,7 +141,8 @@ impl Config {
     }
 
     /// The services as the collector is told of them.
-    pub(crate) fn declared_services(&self) -> Vec<DeclaredService> {
+    #[must_use]
+    pub fn declared_services(&self) -> Vec<DeclaredService> {
         let declared = |service: &Service| DeclaredService {
             name: service.name.clone(),
             title: service.title.clone(),

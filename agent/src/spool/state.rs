@@ -136,7 +136,7 @@ pub(super) struct State {
     pub(super) open: Vec<OpenEpisode>,
     pub(super) starts: VecDeque<PastStart>,
     pub(super) counters: Counters,
-    /// Losses whose gap could not be written yet; their lane is not sent before it is.
+    /// Losses whose gap could not be written yet; samples are not sent before it is.
     pub(super) owed: Vec<(RecordId, Gap)>,
 }
 
@@ -261,7 +261,7 @@ impl State {
                     start.goodbye = true;
                 }
             }
-            Payload::Samples(_) | Payload::Gap(_) | Payload::Test(_) => {}
+            Payload::Samples(_) | Payload::Gap(_) | Payload::OpenFaults(_) | Payload::Test(_) => {}
         }
     }
 

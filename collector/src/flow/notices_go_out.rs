@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use mainstay_shared::time_source::UnixMs;
 
 use super::World;
 use crate::db::{Turn, transact};
@@ -81,7 +82,8 @@ async fn claim(world: &World) -> anyhow::Result<Vec<Notice>> {
 }
 
 async fn send(world: &World, way: &Way, stop: &Stop, notice: &Notice) -> anyhow::Result<Settled> {
-    let outcome = while_leased(world, notice, way.send(notice)).await;
+    let (outcome, held) = hand_over(world, way, notice).await;
+    let notice = &held;
     let begun = world.time.monotonic();
     let settled = loop {
         match settle(world, notice, &outcome).await {
@@ -108,15 +110,30 @@ fn within(world: &World, begun: Duration) -> bool {
 }
 
 /// Goes on with the hand-over only while the row is ours: a node that stood still must not end a mail that another has sent since.
-async fn while_leased(world: &World, notice: &Notice, sending: impl Future<Output = Outcome>) -> Outcome {
-    let mut sending = pin!(sending);
-    poll_fn(|context| match notice.next_try_at {
-        Some(lease_ends_at) if world.time.now() >= lease_ends_at => {
-            Poll::Ready(Outcome::NotNow("this collector stood still for longer than its lease".to_owned()))
+/// When the lease is over and nobody has claimed the row, it is leased again. Answers the notice as it is leased at the end.
+async fn hand_over(world: &World, way: &Way, notice: &Notice) -> (Outcome, Notice) {
+    let mut held = notice.clone();
+    let mut sending = pin!(way.send(notice));
+    loop {
+        let ends_at = held.next_try_at;
+        let step = poll_fn(|context| match ends_at {
+            Some(ends_at) if world.time.now() >= ends_at => Poll::Ready(None),
+            _ => sending.as_mut().poll(context).map(Some),
+        });
+        if let Some(outcome) = step.await {
+            return (outcome, held);
         }
-        _ => sending.as_mut().poll(context),
-    })
-    .await
+        match renew(world, &held).await {
+            Ok(Some(until)) => held.next_try_at = Some(until),
+            Ok(None) => return (Outcome::NotNow("another collector has claimed it meanwhile".to_owned()), held),
+            Err(error) => return (Outcome::NotNow(format!("its lease is over: {error:#}")), held),
+        }
+    }
+}
+
+async fn renew(world: &World, held: &Notice) -> anyhow::Result<Option<UnixMs>> {
+    let now = world.time.now();
+    Ok(transact!(world.db, Turn::Intake, |tx| { Ok(outbox::renew(tx, now, held).await?) }))
 }
 
 #[cfg(test)]

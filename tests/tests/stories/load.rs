@@ -117,9 +117,8 @@ impl LoadedPeer {
             if time.monotonic() > A_WHILE {
                 bail!("{} has not been acknowledged for {A_WHILE:?}: {last}", self.appliance());
             }
-            if self.doors.len() > 1 && self.seed.once_in(3) {
-                let door = self.doors[self.seed.place(self.doors.len())].clone();
-                self.wire = self.wire.at(&door);
+            if self.seed.once_in(4) {
+                self.moves();
             }
             let count = 1 + self.seed.place(self.waiting.len());
             let begun = time.monotonic();
@@ -128,6 +127,7 @@ impl LoadedPeer {
                 Err(error) => {
                     last = format!("{error:#}");
                     flight.refused.fetch_add(1, Ordering::SeqCst);
+                    self.moves();
                     tokio::time::sleep(Duration::from_millis(20 + self.seed.below(60))).await;
                 }
             }
@@ -139,6 +139,14 @@ impl LoadedPeer {
             self.repeat(flight, last).await;
         }
         Ok(())
+    }
+
+    /// On to the next door.
+    fn moves(&mut self) {
+        if !self.doors.is_empty() {
+            self.doors.rotate_left(1);
+            self.wire = self.wire.at(&self.doors[0]);
+        }
     }
 
     async fn ask(&mut self, flight: &Flight, count: usize) -> Result<ReportReply> {

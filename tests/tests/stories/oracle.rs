@@ -105,7 +105,7 @@ pub(crate) async fn judge(scene: &Scene, peers: &[LoadedPeer], post: &ScriptedMa
         verdict.tickets += 1;
     }
     ensure!(raised.is_empty(), "accepted and lost: {raised:?}");
-    verdict.copies = copies_are_allowed(post, &expected_mails, cuts)?;
+    verdict.copies = copies_are_allowed(post, &expected_mails, cuts, &scene.collector.log_text())?;
     verdict.mails = expected_mails.len();
     scene.collector.command(&["audit", "verify"]).await?.good().context("audit verify")?;
     Ok(verdict)
@@ -177,7 +177,7 @@ fn one_notice_per_change(full: &Value, notices: &[Value]) -> Result<()> {
 }
 
 /// Every notice was taken; a second copy only if the first one's answer was lost: by the server, or by a cut between the two.
-fn copies_are_allowed(post: &ScriptedMailServer, expected: &BTreeSet<String>, cuts: &Cuts) -> Result<usize> {
+fn copies_are_allowed(post: &ScriptedMailServer, expected: &BTreeSet<String>, cuts: &Cuts, log: &str) -> Result<usize> {
     let taken = post.taken();
     let mut copies: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (place, mail) in taken.iter().enumerate() {
@@ -191,7 +191,8 @@ fn copies_are_allowed(post: &ScriptedMailServer, expected: &BTreeSet<String>, cu
     for (id, places) in &copies {
         for two in places.windows(2) {
             let lost = !taken[two[0]].acknowledged || cuts.iter().any(|cut| two[0] < *cut && *cut <= two[1]);
-            ensure!(lost, "notice {id} came twice though its answer had arrived ({two:?}, cuts {cuts:?})");
+            let said = || log.lines().filter(|line| line.contains(id)).collect::<Vec<_>>().join("\n");
+            ensure!(lost, "notice {id} came twice though its answer had arrived ({two:?}, cuts {cuts:?}):\n{}", said());
             seconds += 1;
         }
     }

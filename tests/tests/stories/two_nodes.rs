@@ -49,7 +49,7 @@ impl TwoNodes {
         let doors = [scene.collector.agents_url(), second.agents_url()];
         let mut peers = peers(&scene, PEERS, &doors, &mut seed).await?;
         // An agent gives up on a node that stands still sooner than the pause ends.
-        peers.iter_mut().for_each(|peer| peer.waits_at_most(Duration::from_secs(2)));
+        peers.iter_mut().for_each(|peer| peer.waits_at_most(Duration::from_millis(1500)));
         Ok(Self { scene, second, peers, post, seed, offset_s: BEHIND_S, cuts: Cuts::new() })
     }
 
