@@ -7,6 +7,7 @@ mod config;
 mod log;
 mod lifecycle;
 mod atomic_file;
+mod pause;
 mod probes;
 mod checks;
 mod faults;
@@ -16,6 +17,7 @@ mod flow;
 mod local;
 mod daemon;
 mod commands;
+pub mod parsers;
 
 pub use checks::{Retries, ServiceRound};
 pub use commands::run;

@@ -24,6 +24,8 @@ pub struct SignIn {
     pub totp_secret: String,
     /// Its role, as the command line spells it.
     pub role: String,
+    /// How far the authenticator's clock is off, in seconds, as the collector's own is.
+    pub clock_offset_s: i64,
     used_step: Arc<AtomicU64>,
 }
 
@@ -40,6 +42,7 @@ impl SignIn {
             password: field("password")?,
             totp_secret: field("totp_secret")?,
             role: role.to_owned(),
+            clock_offset_s: 0,
             used_step: Arc::default(),
         })
     }
@@ -55,7 +58,8 @@ impl SignIn {
             .build()
             .context("a TOTP secret")?;
         let step = eventually("a code that was not used", Duration::from_secs(70), async || {
-            let (now_s, used) = (u64::try_from(TimeSource::system().now().0 / 1000)?, self.used_step.load(Ordering::SeqCst));
+            let now_s = u64::try_from(TimeSource::system().now().0 / 1000 + self.clock_offset_s)?;
+            let used = self.used_step.load(Ordering::SeqCst);
             // The step before counts to the end of this one; with few seconds left it may come too late.
             let earliest = now_s / STEP_S - u64::from(now_s % STEP_S < STEP_S - 5);
             let step = earliest.max(used + 1);

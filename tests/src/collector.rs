@@ -47,6 +47,9 @@ pub struct Settings {
     pub watch: Option<String>,
     /// A wall clock that the story can move: true time until it does.
     pub own_clock: bool,
+    /// How far its own clock is off at first, in seconds. One that is behind can be moved far without leaving the validity of
+    /// certificates, as peers that live by the machine's clock see it.
+    pub clock_offset_s: i64,
 }
 
 /// A founded collector with one customer and one site.
@@ -80,6 +83,14 @@ impl Collector {
     /// # Errors
     /// As [`Collector::serving`].
     pub async fn founded(engine: Engine, settings: Settings) -> Result<Self> {
+        Self::founded_on(Database::fresh(engine).await?, settings).await
+    }
+
+    /// [`Collector::founded`] on a database that stands already.
+    ///
+    /// # Errors
+    /// As [`Collector::serving`].
+    pub async fn founded_on(database: Database, settings: Settings) -> Result<Self> {
         install_crypto();
         let folder = tempfile::Builder::new().prefix("mainstay-collector-").tempdir()?;
         let agents_listen = SocketAddr::from(([127, 0, 0, 1], free_port()?));
@@ -90,13 +101,17 @@ impl Collector {
             agents_listen,
             web_listen,
             operator: SignIn::default(),
-            database: Database::fresh(engine).await?,
+            database,
             clock: settings.own_clock.then(MachineClock::true_time).transpose()?,
             folder,
         };
+        if let Some(clock) = &collector.clock {
+            clock.jump_to_offset(settings.clock_offset_s)?;
+        }
         let text = toml::to_string(&collector.settings_table(&settings))?;
         std::fs::write(collector.config_file(), text)?;
         collector.init().await?;
+        collector.operator.clock_offset_s = settings.clock_offset_s;
         Ok(collector)
     }
 
@@ -124,6 +139,14 @@ impl Collector {
     /// # Errors
     /// When it does not become healthy.
     pub async fn another_node(first: &Self, settings: &Settings) -> Result<Self> {
+        Self::another_node_through(first, settings, None).await
+    }
+
+    /// [`Collector::another_node`] that reaches the database through a `door`.
+    ///
+    /// # Errors
+    /// When it does not become healthy.
+    pub async fn another_node_through(first: &Self, settings: &Settings, door: Option<u16>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("mainstay-collector-").tempdir()?;
         let agents_listen = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let mut node = Self {
@@ -141,7 +164,7 @@ impl Collector {
             "data".into(),
             Value::Table([("dir".into(), Value::String(first.path("data").display().to_string()))].into_iter().collect()),
         );
-        if let Some(url) = first.database.url() {
+        if let Some(url) = first.database.url_through(door) {
             table.insert("database".into(), Value::Table([("url".into(), Value::String(url))].into_iter().collect()));
         }
         std::fs::write(node.config_file(), toml::to_string(&table)?)?;
@@ -245,6 +268,28 @@ impl Collector {
     /// When it does not run.
     pub fn kill(&mut self) -> Result<()> {
         self.daemon.take().context("the collector runs")?.kill()
+    }
+
+    /// Sends it a signal (STOP and CONT make it stand still and go on).
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        self.daemon.as_ref().context("the collector runs")?.signal(signal)
+    }
+
+    /// Whether it has ended by itself or by somebody else's hand.
+    ///
+    /// # Errors
+    /// When the system can't say.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        self.daemon.as_mut().map_or(Ok(true), |daemon| Ok(daemon.ended()?.is_some()))
+    }
+
+    /// Where its records lie.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.database
     }
 
     /// SIGTERM, and waits for a clean end.

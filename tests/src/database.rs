@@ -58,12 +58,37 @@ impl Database {
         Ok(Self::Postgres { port, name, server })
     }
 
+    /// A database on a server of the test's own, reached through `door` (a port in front of it) where one is named.
+    ///
+    /// # Errors
+    /// When the server can't be asked.
+    pub fn on(server: &PostgresServer, door: Option<u16>) -> Result<Self> {
+        let name = format!("t_{}", random_hex_128(&SystemRandom::new()));
+        psql(server.port(), &format!("create database {name}"))?;
+        Ok(Self::Postgres { port: door.unwrap_or(server.port()), name, server: None })
+    }
+
+    /// A PostgreSQL database's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres { name, .. } => name,
+        }
+    }
+
     /// The address for the collector's configuration; `None` for the default store.
     #[must_use]
     pub fn url(&self) -> Option<String> {
+        self.url_through(None)
+    }
+
+    /// The same, by another port in front of it.
+    #[must_use]
+    pub fn url_through(&self, door: Option<u16>) -> Option<String> {
         match self {
             Self::Sqlite => None,
-            Self::Postgres { port, name, .. } => Some(format!("postgres://postgres@127.0.0.1:{port}/{name}")),
+            Self::Postgres { port, name, .. } => Some(format!("postgres://postgres@127.0.0.1:{}/{name}", door.unwrap_or(*port))),
         }
     }
 }

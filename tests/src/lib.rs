@@ -4,8 +4,11 @@
 //! The module list is the import order: a module names only what stands above it.
 
 pub mod patience;
+pub mod seed;
 pub mod process;
+pub mod interception;
 pub mod postgres;
+pub mod postgres_door;
 pub mod database;
 pub mod link;
 pub mod connect_proxy;
@@ -16,6 +19,10 @@ pub mod browser;
 pub mod business;
 pub mod machine_clock;
 pub mod wire;
+pub mod ledger;
+pub mod oracle;
+pub mod injection;
+pub mod loop_disk;
 pub mod authenticator;
 pub mod collector;
 pub mod cpu;

@@ -58,6 +58,8 @@ impl MachineClock {
             .env("LD_PRELOAD", &self.library)
             .env("FAKETIME_TIMESTAMP_FILE", self.file())
             .env("FAKETIME_NO_CACHE", "1")
+            // What a killed program leaves in shared memory would stop the next one with its process id.
+            .env("FAKETIME_DISABLE_SHM", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             .env("DONT_FAKE_MONOTONIC", "1")
             .env("TZ", "UTC");

@@ -19,8 +19,9 @@ pub const SHARED: &str = "MAINSTAY_TEST_POSTGRES";
 #[derive(Debug)]
 pub struct PostgresServer {
     port: u16,
-    _daemon: Daemon,
-    _folder: TempDir,
+    daemon: Option<Daemon>,
+    settings: &'static [&'static str],
+    folder: TempDir,
 }
 
 impl PostgresServer {
@@ -41,7 +42,7 @@ impl PostgresServer {
         Self::start_with(&["max_connections=200"]).await
     }
 
-    async fn start_with(settings: &[&str]) -> Result<Self> {
+    async fn start_with(settings: &'static [&'static str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("mainstay-pg-").tempdir()?;
         let data = folder.path().join("data");
         if rustix::process::geteuid().is_root() {
@@ -58,21 +59,83 @@ impl PostgresServer {
         if !init.status.success() {
             bail!("initdb: {}", String::from_utf8_lossy(&init.stderr));
         }
-        let port = free_port()?;
+        let mut server = Self { port: free_port()?, daemon: None, settings, folder };
+        server.start_again().await?;
+        Ok(server)
+    }
+
+    /// Starts the server on its cluster, which may have been left as a crash leaves it.
+    ///
+    /// # Errors
+    /// When it does not accept connections in time.
+    pub async fn start_again(&mut self) -> Result<()> {
+        let port = self.port;
+        self.daemon = None;
+        // What the killed server's processes still hold (shared memory, the port) goes with them, a moment later.
+        self.daemon =
+            Some(eventually("PostgreSQL to accept connections", SOON, async || self.try_start(port).await.map(Some)).await?);
+        Ok(())
+    }
+
+    async fn try_start(&self, port: u16) -> Result<Daemon> {
         let mut command = tied_as("postgres", binary("postgres")?);
-        command.arg("-D").arg(&data).current_dir("/");
+        command.arg("-D").arg(self.folder.path().join("data")).current_dir("/");
         let port_is = format!("port={port}");
-        for setting in [port_is.as_str(), "listen_addresses=127.0.0.1", "unix_socket_directories="].iter().chain(settings) {
+        for setting in [port_is.as_str(), "listen_addresses=127.0.0.1", "unix_socket_directories="].iter().chain(self.settings) {
             command.arg("-c").arg(setting);
         }
-        let log = folder.path().join("postgres.log");
-        let mut daemon = Daemon::start("postgres", command, &log)?;
-        eventually("PostgreSQL to accept connections", SOON, async || {
-            daemon.must_run()?;
-            Ok(psql(port, "select 1").is_ok().then_some(()))
+        let mut daemon = Daemon::start("postgres", command, &self.log_file())?;
+        eventually("PostgreSQL to answer", SOON, async || match daemon.must_run() {
+            Err(dead) => Ok(Some(Err(dead))),
+            Ok(()) => Ok(psql(port, "select 1").is_ok().then_some(Ok(()))),
         })
-        .await?;
-        Ok(Self { port, _daemon: daemon, _folder: folder })
+        .await??;
+        Ok(daemon)
+    }
+
+    /// SIGKILL to the postmaster; its backends go when they notice.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        self.daemon.take().context("PostgreSQL runs")?.kill()
+    }
+
+    /// What `pg_ctl stop -m immediate` does: every process ends at once, nothing is written out.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn stop_immediately(&mut self) -> Result<()> {
+        let mut daemon = self.daemon.take().context("PostgreSQL runs")?;
+        daemon.signal(rustix::process::Signal::QUIT)?;
+        eventually("PostgreSQL to end", SOON, async || daemon.ended()).await.map(drop)
+    }
+
+    /// SIGKILL to one backend that serves a database of this name; the server then restarts all of them by itself.
+    ///
+    /// # Errors
+    /// When none serves it.
+    pub fn kill_a_backend(&self, database: &str) -> Result<()> {
+        let found =
+            psql(self.port, &format!("select pid from pg_stat_activity where datname = '{database}' order by state limit 1"))?;
+        let pid = found.trim().parse().ok().and_then(rustix::process::Pid::from_raw).context("a backend of that database")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).context("killing a backend")
+    }
+
+    /// Its port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What it logged in all its lives.
+    #[must_use]
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("postgres.log")
     }
 
     /// Its address without a database name.

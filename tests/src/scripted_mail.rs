@@ -2,6 +2,7 @@
 //! that it took and whether the sender was told so. Plain SMTP, for what the real server can't be made to do.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ struct Shared {
     mood: Mutex<Mood>,
     taken: Mutex<Vec<Taken>>,
     attempts: Mutex<u64>,
+    conversations: AtomicUsize,
+    handing_over: AtomicUsize,
 }
 
 /// The server; it stops when dropped.
@@ -65,7 +68,13 @@ impl ScriptedMailServer {
     pub async fn start(mood: Mood) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { mood: Mutex::new(mood), taken: Mutex::default(), attempts: Mutex::default() });
+        let shared = Arc::new(Shared {
+            mood: Mutex::new(mood),
+            taken: Mutex::default(),
+            attempts: Mutex::default(),
+            conversations: AtomicUsize::new(0),
+            handing_over: AtomicUsize::new(0),
+        });
         let mut tasks = JoinSet::new();
         let serving = Arc::clone(&shared);
         tasks.spawn(async move {
@@ -74,7 +83,11 @@ impl ScriptedMailServer {
                 while connections.try_join_next().is_some() {}
                 *lock(&serving.attempts) += 1;
                 let shared = Arc::clone(&serving);
-                connections.spawn(async move { converse(stream, &shared).await.unwrap_or_default() });
+                shared.conversations.fetch_add(1, Ordering::SeqCst);
+                connections.spawn(async move {
+                    converse(stream, &shared).await.unwrap_or_default();
+                    shared.conversations.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         Ok(Self { address, shared, _tasks: tasks })
@@ -97,6 +110,18 @@ impl ScriptedMailServer {
         lock(&self.shared.taken).clone()
     }
 
+    /// Connections that are open now.
+    #[must_use]
+    pub fn conversations(&self) -> usize {
+        self.shared.conversations.load(Ordering::SeqCst)
+    }
+
+    /// Mails that are being handed over now: begun, and not yet answered.
+    #[must_use]
+    pub fn handing_over(&self) -> usize {
+        self.shared.handing_over.load(Ordering::SeqCst)
+    }
+
     /// Connections so far.
     #[must_use]
     pub fn attempts(&self) -> u64 {
@@ -114,6 +139,7 @@ async fn converse(stream: TcpStream, shared: &Shared) -> Result<()> {
     let (input, mut output) = stream.into_split();
     let mut input = BufReader::new(input);
     let mut recipients = Vec::new();
+    let mut under_way = None;
     if mood == Mood::Dead {
         return Ok(());
     }
@@ -156,14 +182,37 @@ async fn converse(stream: TcpStream, shared: &Shared) -> Result<()> {
                 recipients.clear();
                 "250 2.0.0 ok"
             }
-            "MAIL" | "NOOP" => "250 2.1.0 ok",
+            "MAIL" => {
+                under_way = Some(UnderWay::begins(shared));
+                "250 2.1.0 ok"
+            }
+            "NOOP" => "250 2.1.0 ok",
             _ => "502 5.5.2 not here",
         };
         output.write_all(answer.as_bytes()).await?;
         output.write_all(b"\r\n").await?;
+        if command == "DATA" || command == "RSET" {
+            drop(under_way.take());
+        }
         line.clear();
     }
     Ok(())
+}
+
+/// A mail between its first word and its answer.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn begins(shared: &'a Shared) -> Self {
+        shared.handing_over.fetch_add(1, Ordering::SeqCst);
+        Self(&shared.handing_over)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 async fn read_message(input: &mut BufReader<tokio::net::tcp::OwnedReadHalf>) -> Result<Vec<u8>> {

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::Checker;
 use crate::config::{Check, Service};
+use crate::pause::Pause;
 
 /// What a round of checks found.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,9 +41,10 @@ pub(crate) async fn keep_asking(
 ) {
     let mut known = BTreeMap::new();
     let mut wait = delay;
+    let pause = Pause::new();
     loop {
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = pause.wait(wait) => {}
             changed = nudges.changed() => if changed.is_err() { return },
         }
         let began = checker.time.monotonic();

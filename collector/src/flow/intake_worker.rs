@@ -3,7 +3,7 @@
 //!
 //! Reports of one appliance keep their order. Nothing is answered before the commit (R28).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use mainstay_shared::time_source::UnixMs;
 use tokio::sync::{mpsc, oneshot};
 
 use super::World;
+use super::faults_arrive::weigh_again;
 use super::heartbeat_arrives::heartbeat_arrives;
 use super::report_arrives::{Outcome, Taking, report_arrives};
 use crate::appliances::clone::StaleReason;
@@ -163,7 +164,7 @@ impl Worker {
         self.counts.batch_size.observe(batch.len() as f64);
         match commit(&self.world, &self.ended_epochs, &batch).await {
             Ok(answers) => batch.into_iter().zip(answers).for_each(|(job, answer)| self.answer(job, Ok(answer))),
-            Err(error) if batch.len() == 1 => self.refuse(batch, &error),
+            Err(error) if batch.len() == 1 || is_the_moment(&error) => self.refuse(batch, &error),
             Err(error) => {
                 tracing::warn!(error = %format!("{error:#}"), count = batch.len(), "a batch failed: trying each message alone");
                 for job in batch {
@@ -227,6 +228,11 @@ impl Worker {
     }
 }
 
+/// Whether the database failed, whatever it was asked: trying each message alone would only make all of them wait.
+fn is_the_moment(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<sqlx::Error>()) && !is_poison(error)
+}
+
 /// Whether the values themselves were refused (a broken constraint, SQLSTATE class 22), rather than the moment.
 fn is_poison(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<sqlx::Error>()).any(|cause| match cause {
@@ -287,6 +293,9 @@ async fn take_batch(
     let Taking { tx, links, marks, samples, losses, changed, .. } = taking;
     links::save(tx, links.iter().filter(|(key, now)| before.0.get(*key) != Some(*now)).map(|(key, now)| (key, &now.link)))
         .await?;
+    for tenant_id in left(batch, &answers) {
+        weigh_again(tx, &config, world.time.now(), tenant_id).await?;
+    }
     records::save_marks(tx, marks.iter().filter(|(key, seq)| before.1.get(*key) != Some(*seq)).map(|(key, seq)| (key, *seq)))
         .await?;
     records::add_samples(tx, &samples).await?;
@@ -296,6 +305,12 @@ async fn take_batch(
         mark_change(tx).await?;
     }
     Ok((answers, changed))
+}
+
+/// The customers of which an appliance says goodbye.
+fn left<'b>(batch: &'b [Job], answers: &[Answer]) -> BTreeSet<&'b str> {
+    let leaves = |answer: &Answer| matches!(answer, Answer::Report(Outcome::Taken(taken), _) if taken.says_goodbye);
+    batch.iter().zip(answers).filter(|(_, answer)| leaves(answer)).map(|(job, _)| job.who.tenant_id.as_str()).collect()
 }
 
 /// Adds to the answers what is read once for the whole batch: open directives, heads of audit chains.

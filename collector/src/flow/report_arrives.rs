@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use mainstay_shared::fault::{FaultChange, FaultChangeKind, FaultGrounds, FaultKey};
 use mainstay_shared::ids::{Lane, Nonce, RecordId};
 use mainstay_shared::record::{Gap, Goodbye, Payload, Record, Started};
 use mainstay_shared::report::{RefusedRecord, ReportRequest};
@@ -19,6 +20,7 @@ use crate::appliances::{ApplianceEvent, ApplianceState, Identity, store, subject
 use crate::audit;
 use crate::config::Config;
 use crate::db::Conn;
+use crate::faults::store as faults;
 use crate::intake::rules::{self, Frame, Place};
 use crate::intake::{LaneKey, Loss, StoredSamples, store as records};
 
@@ -67,6 +69,8 @@ pub(crate) struct Taken {
     pub(crate) lost: [u64; 2],
     /// Another run of the agent had spoken in between: two machines take turns.
     pub(crate) ended_epoch: bool,
+    /// The sender says goodbye: its services are unknown from now on.
+    pub(crate) says_goodbye: bool,
     /// The appliance was held by this report.
     pub(crate) newly_held: bool,
 }
@@ -92,7 +96,6 @@ pub(crate) async fn report_arrives(
         key,
         taken: Taken::default(),
         changes: Vec::new(),
-        goodbye: false,
     };
     if let NonceVerdict::Copy(reason) = verdict {
         story.taken.ended_epoch = reason == HoldReason::TwoRuns;
@@ -132,8 +135,6 @@ struct Story {
     frame: Frame,
     taken: Taken,
     changes: Vec<ArrivedChange>,
-    /// The sender says goodbye in this report.
-    goodbye: bool,
 }
 
 impl Story {
@@ -238,6 +239,9 @@ impl Story {
                 taking.samples.push((self.key.clone(), stored));
             }
             Payload::Gap(gap) => self.take_gap(taking, lane, gap).await?,
+            Payload::OpenFaults(open) if record.id.epoch == self.frame.epoch => {
+                self.end_all_but(taking, (&id, occurred_at), &open.episodes).await?;
+            }
             Payload::Started(started) if record.id.epoch == self.frame.epoch => self.take_start(taking, &started).await?,
             Payload::Goodbye(goodbye) if record.id.epoch == self.frame.epoch => {
                 self.take_goodbye(taking, record, occurred_at, goodbye);
@@ -246,7 +250,39 @@ impl Story {
                 self.note(taking, &ApplianceEvent::TestReceived { mark: test.mark, note: test.note }).await?;
             }
             // A start or goodbye of an epoch that has ended: kept as a record, overtaken as news.
-            Payload::Started(_) | Payload::Goodbye(_) => {}
+            Payload::Started(_) | Payload::Goodbye(_) | Payload::OpenFaults(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The agent told all that is open: what else is held open of it ended after the backup that the collector's memory came from.
+    /// A copy's word ends nothing.
+    async fn end_all_but(
+        &mut self,
+        taking: &mut Taking<'_>,
+        (id, occurred_at): (&RecordId, UnixMs),
+        open: &[RecordId],
+    ) -> anyhow::Result<()> {
+        if taking.links.get(&self.key).is_none_or(|loaded| loaded.state == ApplianceState::Held) {
+            return Ok(());
+        }
+        for held in faults::open_of_appliance(taking.tx, &self.key.0, &self.key.1).await? {
+            // What the collector found itself has no agent's id.
+            let Ok(episode) = held.episode.parse::<RecordId>() else { continue };
+            if open.contains(&episode) {
+                continue;
+            }
+            let change = FaultChange {
+                kind: FaultChangeKind::Cleared,
+                key: FaultKey::new(held.component, held.code),
+                episode: Some(episode),
+                level: held.level,
+                summary: String::new(),
+                grounds: FaultGrounds::default(),
+                at: occurred_at,
+                present_at_start: false,
+            };
+            self.changes.push(ArrivedChange { record: id.clone(), occurred_at, change });
         }
         Ok(())
     }
@@ -284,7 +320,7 @@ impl Story {
         loaded.link.goodbye_reason = goodbye.reason;
         loaded.link.goodbye_at = Some(occurred_at);
         loaded.link.expected_back_at = back;
-        self.goodbye = true;
+        self.taken.says_goodbye = true;
         taking.changed = true;
     }
 
@@ -316,7 +352,7 @@ impl Story {
                 nonce
             }
         };
-        if link.epoch != request.epoch.as_str() && !self.goodbye {
+        if link.epoch != request.epoch.as_str() && !self.taken.says_goodbye {
             forget_goodbye(link);
         }
         link.epoch = request.epoch.to_string();

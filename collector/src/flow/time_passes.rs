@@ -51,14 +51,15 @@ pub(crate) async fn once(world: &World, last: &LastLook) -> anyhow::Result<()> {
     closing_and_nightly(world).await
 }
 
+/// By the time that was looked at above: a pause in between must not make anybody silent.
 async fn clocks_and_silence(world: &World, last: &LastLook, now: UnixMs) -> anyhow::Result<()> {
-    clocks_run(world).await.context("telling of clocks")?;
+    clocks_run(world, now).await.context("telling of clocks")?;
     let looked_at = UnixMs(last.silence.load(Ordering::Relaxed));
     // A clock set back looks again at once.
     if looked_at <= now && now < looked_at.plus(world.config.silence_after / LOOKS_AT_SILENCE) {
         return Ok(());
     }
-    silence_falls::once(world).await.context("judging silence")?;
+    silence_falls::once(world, now).await.context("judging silence")?;
     last.silence.store(now.0, Ordering::Relaxed);
     Ok(())
 }
@@ -89,8 +90,7 @@ pub(crate) async fn collector_starts(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn clocks_run(world: &World) -> anyhow::Result<()> {
-    let now = world.time.now();
+async fn clocks_run(world: &World, now: UnixMs) -> anyhow::Result<()> {
     if clocks::next_due(&mut *world.db.read().await?).await?.is_none_or(|due| due >= now) {
         return Ok(());
     }

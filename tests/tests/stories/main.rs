@@ -2,13 +2,19 @@
 //! story that touches the store is told on both databases.
 
 mod scene;
+mod load;
+mod oracle;
 mod kills;
+mod collector_kills;
+mod failing_databases;
+mod two_nodes;
 mod enrolment;
 mod limits;
 mod snapshots;
 mod groups;
 mod agent_faults;
 mod way_out;
+mod guest;
 mod promise;
 mod mail;
 mod keeping;

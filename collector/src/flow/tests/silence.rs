@@ -8,6 +8,7 @@ use crate::db::testing::both_databases;
 use crate::db::{Db, Turn, transact};
 use crate::flow::collector_faults::appliance_is_back;
 use crate::flow::faults_arrive::ArrivedFrom;
+use crate::flow::silence_falls;
 use crate::flow::testing::Stage;
 use crate::flow::time_passes::{self, LastLook};
 use crate::tickets::TicketState;
@@ -19,6 +20,7 @@ both_databases!(
     a_silent_site_is_one_ticket,
     a_collector_that_was_down_two_hours_opens_nothing,
     a_collector_that_stood_still_opens_nothing_until_agents_could_be_heard,
+    a_pause_in_the_middle_of_a_pass_calls_nobody_silent,
     an_appliance_that_never_comes_back_after_a_restore_is_silent,
     the_silence_of_many_customers_is_ours,
     a_node_that_falls_silent_while_the_other_is_down_upgrades_its_ticket,
@@ -48,6 +50,17 @@ async fn a_silent_appliance_opens_a_ticket_that_recovers_when_it_is_back(db: Db)
     let who = ArrivedFrom { tenant_id: "bank".into(), appliance_id: "a".into(), site_id: "hall".into() };
     back(&stage, &who).await.expect("is back");
     assert_eq!(stage.tickets("bank").await[0].state, TicketState::Recovered);
+}
+
+async fn a_pause_in_the_middle_of_a_pass_calls_nobody_silent(db: Db) {
+    let stage = Stage::new(db).await;
+    stage.customer("bank", &[("a", &["web"]), ("b", &[])]).await;
+    stage.later(700);
+    stage.heard_but(&[]).await;
+    let looked_at = stage.world.time.now();
+    stage.later(310);
+    silence_falls::once(&stage.world, looked_at).await.expect("passes");
+    assert!(stage.tickets("bank").await.is_empty(), "the pass goes on with the time that it has looked at");
 }
 
 async fn back(stage: &Stage, who: &ArrivedFrom) -> anyhow::Result<()> {
@@ -165,6 +178,10 @@ async fn the_silence_of_many_customers_is_ours(db: Db) {
     stage.heard_but(&["a0"]).await;
     pass(&stage).await;
     assert_eq!(stage.tickets(VENDOR_TENANT).await[0].state, TicketState::Recovered);
+    assert!(stage.tickets("c0").await.is_empty(), "the last ones are still on their way back");
+    stage.later(601);
+    stage.heard_but(&["a0"]).await;
+    pass(&stage).await;
     assert_eq!(stage.tickets("c0").await.len(), 1, "the one that stays silent is a customer's own fault");
     assert!(stage.tickets("c1").await.is_empty());
 }
