@@ -22,7 +22,7 @@ soak:
 	@scripts/soak.sh $(PART)
 
 bench:
-	@scripts/bench.sh
+	@scripts/bench.sh $(PART)
 
 demo:
 	@scripts/demo.sh

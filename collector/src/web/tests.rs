@@ -12,6 +12,7 @@ use tower::ServiceExt as _;
 use super::sample;
 use crate::customers::Language;
 use crate::db::testing::TestDb;
+use crate::db::{Db, Turn, transact};
 use crate::words::Words;
 use crate::words::tests::keys;
 
@@ -134,6 +135,39 @@ fn every_key_that_a_page_names_has_a_text() {
         }
     }
     assert!(named > 150, "{named}");
+}
+
+#[tokio::test]
+async fn a_storm_of_newer_tickets_hides_no_critical_one_and_no_failing_box() {
+    let t = TestDb::sqlite().await;
+    let (world, _announce) = sample::world(&t.db, sample::ADDRESS);
+    sample::seed(&world, "").await.expect("the sample");
+    sample::session(&world, "li", "cookie").await.expect("a session");
+    storm(&t.db).await.expect("a storm");
+    let app = crate::router::web(&world, Router::new());
+    let first = get(&app, "/", "cookie").await;
+    assert!(first.contains("T-000001"), "critical and unanswered: on the first page");
+    let boxes = get(&app, "/appliances", "cookie").await;
+    assert!(boxes.contains(sample::BOX_A), "a box with open tickets stands before 300 quiet ones");
+    assert!(boxes.contains("after="), "and the others are a page away");
+}
+
+/// Three hundred newer tickets, three hundred boxes of which nobody complains.
+async fn storm(db: &Db) -> anyhow::Result<()> {
+    let count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) INSERT INTO";
+    let rows = [
+        "tickets SELECT 'city', 'T-' || CAST(100000 + i AS TEXT), 100000 + i, 'agent', 'open', 'c', 'c' || CAST(i AS TEXT), 'main', '', 'memory',
+         'memory_low', '', 'slight', 'general', 0, 'services_up', '{}', 'unknown', NULL, NULL, NULL, i, i, NULL, NULL, NULL, i FROM n",
+        "appliances SELECT 'city', '1' || CAST(100000 + i AS TEXT), 'main', 'quiet', 'p', 'v', 'm', 's', 'single', '[]', '0', 'Linux', 'active', '',
+         'e' || CAST(i AS TEXT), '', 0 FROM n",
+    ];
+    transact!(db, Turn::Console, |tx| {
+        for rows in rows {
+            sqlx::query(sqlx::AssertSqlSafe(format!("{count} {rows}"))).execute(&mut *tx).await?;
+        }
+        Ok(())
+    });
+    Ok(())
 }
 
 #[tokio::test]

@@ -215,6 +215,12 @@ async fn a_directive_reaches_a_waiting_poll_within_a_second(db: Db) {
     assert_eq!(directives[0].ask, Ask::ReportNow);
     assert_eq!(house.serving.counts.waiting_polls.get(), 1, "the other box still waits");
     drop(bystander);
+    let gone = async {
+        while house.serving.counts.waiting_polls.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), gone).await.expect("a poll whose connection broke waits no more");
     let mut done = mine.poll(0);
     done.done = vec![directives[0].id.clone()];
     let (_, after) = post::<PollReply>(&mine.client, &house.base(), PATH_POLL, &done).await;

@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use e2e::collector::{Collector, Settings};
 use e2e::database::Engine;
 use e2e::wire::WireAgent;
+use mainstay_shared::api::PATH_REPORTS;
 use mainstay_shared::fault::{FaultChange, FaultChangeKind, FaultGrounds, FaultKey, Level};
 use mainstay_shared::ids::{EpisodeId, Lane};
 use mainstay_shared::record::{Folded, Payload, Samples};
+use mainstay_shared::report::ReportReply;
 use mainstay_shared::time_source::{TimeSource, UnixMs};
 use sqlx::{AnyConnection, Connection as _};
 
@@ -34,12 +36,22 @@ pub(crate) async fn run(engine: Engine) -> Result<()> {
     }
     let enrolled = weigh(&collector).await?;
     for hour in 0..24 {
-        for (n, peer) in peers.iter_mut().enumerate() {
-            let records = (0..DAY / 24).map(|five| hour * (DAY / 24) + five).map(|five| samples(clock.now(), five, n as i64));
-            let records: Vec<_> = records.map(|payload| peer.record(Lane::Sample, payload)).collect();
-            peer.report(records).await?;
+        for (n, peer) in (0..).zip(&mut peers) {
+            let mut records = Vec::new();
+            for five in (0..DAY / 24).map(|five| hour * (DAY / 24) + five) {
+                let mut record = peer.record(Lane::Sample, samples(clock.now(), five, n));
+                // The collector places a record by its age: yesterday, five minutes apart.
+                record.mono_ms = u64::try_from(five * 300_000)?;
+                records.push(record);
+            }
+            let mut request = peer.report_of(records);
+            request.sent_mono_ms = u64::try_from(DAY * 300_000)?;
+            let reply: ReportReply = peer.send(PATH_REPORTS, &request).await?.good()?;
+            peer.nonce = Some(reply.nonce);
         }
     }
+    let kept = ask(&collector, "SELECT COUNT(*) FROM samples").await?;
+    ensure!(kept == boxes * DAY, "{kept} records are kept of {}", boxes * DAY);
     let day = weigh(&collector).await?;
     for n in 0..faults {
         let peer = &mut peers[usize::try_from(n % boxes)?];
@@ -65,18 +77,22 @@ pub(crate) async fn run(engine: Engine) -> Result<()> {
     Ok(())
 }
 
-async fn weigh(collector: &Collector) -> Result<i64> {
+async fn ask(collector: &Collector, text: &'static str) -> Result<i64> {
     sqlx::any::install_default_drivers();
-    let url = collector.database_url();
-    let mut conn = AnyConnection::connect(&url).await.context("weighing")?;
-    let text = if url.starts_with("sqlite:") {
-        "SELECT (SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size) - (SELECT freelist_count FROM pragma_freelist_count) * 4096"
+    let mut conn = AnyConnection::connect(&collector.database_url()).await.context("weighing")?;
+    let answer = sqlx::query_scalar(text).fetch_one(&mut conn).await?;
+    conn.close().await?;
+    Ok(answer)
+}
+
+/// The database's bytes, with its indexes.
+async fn weigh(collector: &Collector) -> Result<i64> {
+    let text = if collector.database_url().starts_with("sqlite:") {
+        "SELECT ((SELECT page_count FROM pragma_page_count) - (SELECT freelist_count FROM pragma_freelist_count)) * (SELECT page_size FROM pragma_page_size)"
     } else {
         "SELECT CAST(SUM(pg_total_relation_size(oid)) AS BIGINT) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
     };
-    let bytes = sqlx::query_scalar(text).fetch_one(&mut conn).await?;
-    conn.close().await?;
-    Ok(bytes)
+    ask(collector, text).await
 }
 
 fn change(clock: &TimeSource, n: i64, kind: FaultChangeKind, episode: Option<EpisodeId>) -> Payload {
