@@ -46,7 +46,10 @@ async fn main() -> Result<()> {
     let size = Size { lasting, appliances: usize::try_from(number(2000)?)?, at_once: usize::try_from(number(64)?)? };
     let only = std::env::var("BENCH_ONLY").unwrap_or_default();
     let wanted = |name: &str| only.is_empty() || only.split(',').any(|one| one == name);
-    println!("{} appliances, each with its certificate and its kept-alive connection; {} reports under way at once (closed loop)", size.appliances, size.at_once);
+    println!(
+        "{} appliances, each with its certificate and its kept-alive connection; {} reports under way at once (closed loop)",
+        size.appliances, size.at_once
+    );
     println!(
         "{:<13} {:>9} {:>7} {:>7} {:>12} {:>11} {:>13} {:>11} {:>8}",
         "endpoint", "reports/s", "p50 ms", "p99 ms", "fault p99 ms", "us/report", "us database", "us load", "refused"
@@ -105,10 +108,7 @@ async fn alertmanager(size: Size) -> Result<()> {
     }
     let folder = tempfile::Builder::new().prefix("mainstay-am-").tempdir()?;
     let settings = folder.path().join("am.yml");
-    std::fs::write(
-        &settings,
-        "route:\n  receiver: none\n  group_by: [alertname]\n  group_wait: 1h\nreceivers:\n- name: none\n",
-    )?;
+    std::fs::write(&settings, "route:\n  receiver: none\n  group_by: [alertname]\n  group_wait: 1h\nreceivers:\n- name: none\n")?;
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
     let mut command: Command = tied(program);
     command.arg(format!("--config.file={}", settings.display()));

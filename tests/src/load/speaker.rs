@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use mainstay_shared::api::{PATH_REPORTS, WIRE_VERSION};
 use mainstay_shared::fault::{FaultChange, FaultChangeKind, FaultGrounds, FaultKey, Level};
-use mainstay_shared::ids::{Epoch, EpisodeId, Lane, Nonce, RecordId};
+use mainstay_shared::ids::{EpisodeId, Epoch, Lane, Nonce, RecordId};
 use mainstay_shared::record::{Folded, Payload, Record, Samples};
 use mainstay_shared::report::{ReportReply, ReportRequest};
 use mainstay_shared::time_source::TimeSource;
@@ -117,12 +117,26 @@ impl Agent {
                 (FaultChangeKind::Raised, None, key)
             }
         };
-        let grounds =
-            FaultGrounds { value: Some(96.2), unit: "percent".into(), threshold: Some(95.0), lasted_ms: 30_000, ..Default::default() };
+        let grounds = FaultGrounds {
+            value: Some(96.2),
+            unit: "percent".into(),
+            threshold: Some(95.0),
+            lasted_ms: 30_000,
+            ..Default::default()
+        };
         let told = key.clone();
         let record = self.record(Lane::Fault, |_| {
             let summary = "96.2 % used".to_owned();
-            Payload::Fault(FaultChange { kind, key: told, episode, level: Level::Warning, summary, grounds, at, present_at_start: false })
+            Payload::Fault(FaultChange {
+                kind,
+                key: told,
+                episode,
+                level: Level::Warning,
+                summary,
+                grounds,
+                at,
+                present_at_start: false,
+            })
         });
         if open.is_none() {
             self.open = Some((record.id.clone(), key));
