@@ -74,6 +74,13 @@ impl Story {
                     self.has_started(m);
                 }
             }
+            Deed::Copy(m) => self.copy(m).await,
+            Deed::CopyGone(m) => {
+                for (copy, _) in self.whose.iter().enumerate().skip(self.fleet.places.len()).filter(|(_, whose)| **whose == m) {
+                    self.machines[copy].kill();
+                    self.machines[copy].powered = false;
+                }
+            }
             Deed::Release(m) => self.release(m).await,
             Deed::CollectorCrash => {
                 self.office.kill();
@@ -135,6 +142,21 @@ impl Story {
         }
         self.report_soon(m);
         self.after(3 * SECOND, Event::Off(m, run));
+    }
+
+    async fn copy(&mut self, m: usize) {
+        if self.machines[m].run.is_none() {
+            return;
+        }
+        let copy = self.machines[m].copied(&self.home, self.machines.len());
+        self.machines.push(copy);
+        self.whose.push(m);
+        self.watched_until.push(0);
+        self.measured_until.push(0);
+        self.watcher.rewound.insert(m);
+        let at = self.machines.len() - 1;
+        self.machines[at].boot(self.now).await;
+        self.has_started(at);
     }
 
     async fn release(&mut self, m: usize) {

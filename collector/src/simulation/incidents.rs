@@ -34,6 +34,9 @@ pub(super) enum Deed {
     Snapshot(usize),
     /// The machine is put back to its snapshot, and boots.
     Rewind(usize),
+    /// The machine is copied while it runs; the copy speaks beside it under the same identity.
+    Copy(usize),
+    CopyGone(usize),
     /// An operator releases a held appliance.
     Release(usize),
     CollectorCrash,
@@ -107,7 +110,7 @@ impl Incident<'_> {
     /// Its end.
     fn happens(mut self) -> i64 {
         let m = self.some_machine();
-        match self.rng.between(0, 20) {
+        match self.rng.between(0, 21) {
             0..=4 => self.services_fail(m),
             5 => self.flaps(m),
             6 | 7 => self.disk_fills(m),
@@ -121,6 +124,7 @@ impl Incident<'_> {
             16 | 17 => self.collector_fails(),
             18 => self.everybody_is_away(),
             19 => self.the_others_leave(m),
+            20 => self.machine_is_copied(m),
             _ => self.small_things(m),
         }
         self.at
@@ -276,6 +280,15 @@ impl Incident<'_> {
         }
         let pause = self.a_while();
         self.then(pause, Deed::Rewind(m));
+        let pause = self.rng.between(30 * MINUTE, 5 * HOUR);
+        self.then(pause, Deed::Release(m));
+    }
+
+    fn machine_is_copied(&mut self, m: usize) {
+        self.then(0, Deed::Copy(m));
+        self.services_fail(m);
+        let pause = self.a_while();
+        self.then(pause, Deed::CopyGone(m));
         let pause = self.rng.between(30 * MINUTE, 5 * HOUR);
         self.then(pause, Deed::Release(m));
     }

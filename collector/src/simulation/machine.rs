@@ -317,6 +317,14 @@ impl Machine {
         copy_dir(&self.spool_dir(), &to);
     }
 
+    /// Another machine with a copy of this one's disk.
+    pub(super) fn copied(&self, home: &Path, copies: usize) -> Self {
+        let place = Place { name: format!("{}-copy{copies}", self.place.name), ..self.place.clone() };
+        let copy = Self::new(place, home);
+        copy_dir(&self.spool_dir(), &copy.spool_dir());
+        copy
+    }
+
     /// Puts the copy back; what was accepted since is out of the spool.
     pub(super) fn rewind(&mut self, taken_at: UnixMs) {
         self.kill();

@@ -148,7 +148,7 @@ fn one_seed_is_one_story(on_postgres: bool) {
 mod sqlite {
     #[test]
     fn whole_stories_keep_every_promise() {
-        super::all_is_well(&super::seeds(12, 2000), false);
+        super::all_is_well(&super::seeds(10, 2000), false);
     }
 
     #[test]
@@ -160,7 +160,7 @@ mod sqlite {
 mod postgres {
     #[test]
     fn whole_stories_keep_every_promise() {
-        super::all_is_well(&super::seeds(3, 200), true);
+        super::all_is_well(&super::seeds(2, 200), true);
     }
 
     #[test]

@@ -48,6 +48,7 @@ impl Story {
         self.notices_were_sent_once().await;
         self.chains_are_whole().await;
         self.losses_are_counted().await;
+        self.old_rows_are_gone().await;
         judged
     }
 
@@ -97,17 +98,19 @@ impl Story {
                 let id = accepted.episode.to_string();
                 let count = by_id.get(id.as_str()).copied().unwrap_or_default();
                 judged += 1;
-                if count > 1 || count == 0 && !forgotten {
+                // A copy takes with it what it could not deliver.
+                let is_copy = m >= self.fleet.places.len();
+                if count > 1 || count == 0 && !forgotten && !is_copy {
                     wrong.push((m, format!("{:?} accepted at {} has {count} events", accepted.key, accepted.raised_at)));
                 }
                 let open = rows.iter().any(|row| row.episode == id && row.open);
-                if open && accepted.cleared_at.is_some() && !self.watcher.rewound.contains(&m) {
+                if open && accepted.cleared_at.is_some() && !self.watcher.rewound.contains(&self.whose[m]) {
                     wrong.push((m, format!("{:?} was cleared, and its event is still open", accepted.key)));
                 }
             }
         }
         for (m, what) in wrong {
-            let name = self.fleet.places[m].name.clone();
+            let name = self.machines[m].place.name.clone();
             self.problem(&name, what);
         }
         judged
@@ -275,6 +278,18 @@ impl Story {
         }
     }
 
+    /// What retention promises (docs/collector.md): samples of ninety days, and no day's work is more than a look behind.
+    async fn old_rows_are_gone(&mut self) {
+        let running = self.office.running.as_ref().expect("runs");
+        let mut conn = running.world.db.read().await.expect("reads");
+        let oldest: Option<i64> =
+            sqlx::query_scalar("SELECT MIN(to_at) FROM samples").fetch_one(&mut *conn).await.expect("reads");
+        drop(conn);
+        if oldest.is_some_and(|at| self.now.since_ms(UnixMs(at)) > 92 * 1440 * MINUTE) {
+            self.problem("", format!("samples of {} are still there", UnixMs(oldest.unwrap_or_default())));
+        }
+    }
+
     /// Nothing is missing that a gap record does not account for; a gap in the fault lane needs a restore or a rewind.
     async fn losses_are_counted(&mut self) {
         let running = self.office.running.as_ref().expect("runs");
@@ -293,8 +308,12 @@ impl Story {
                 );
             }
         }
-        let waiting: BTreeSet<String> =
-            self.machines.iter().filter(|machine| machine.waits()).map(|machine| machine.place.name.clone()).collect();
+        let waiting: BTreeSet<String> = self
+            .machines
+            .iter()
+            .filter(|machine| machine.waits() && machine.run.is_some())
+            .map(|machine| machine.place.name.clone())
+            .collect();
         if !waiting.is_empty() {
             self.problem("", format!("records still wait on {waiting:?}"));
         }

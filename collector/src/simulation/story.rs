@@ -85,7 +85,10 @@ pub(super) struct Story {
     pub(super) rng: Rng,
     pub(super) now: UnixMs,
     pub(super) fleet: Fleet,
+    /// One a place, then the copies of some.
     pub(super) machines: Vec<Machine>,
+    /// Whose identity each machine has, as the position of a place.
+    pub(super) whose: Vec<usize>,
     pub(super) office: Office,
     pub(super) knowledge: Knowledge,
     pub(super) watcher: Watcher,
@@ -120,6 +123,7 @@ impl Story {
             serial: 0,
             awake_until: now.0,
             awake: false,
+            whose: (0..count).collect(),
             watched_until: vec![0; count],
             measured_until: vec![0; count],
             snapshot_at: vec![None; count],
@@ -154,6 +158,7 @@ impl Story {
             }
             self.at(at + SECOND, Event::Deed(Deed::Disk(m, 40.0)));
             self.at(at + SECOND, Event::Deed(Deed::Way(m, Weather::Good)));
+            self.at(at + SECOND, Event::Deed(Deed::CopyGone(m)));
             self.at(at + 2 * SECOND, Event::Deed(Deed::Boot(m, 0)));
             self.at(at + 2 * SECOND, Event::Deed(Deed::AgentStart(m)));
             self.at(at + 3 * SECOND, Event::Deed(Deed::Jump(m, 0)));
@@ -313,17 +318,16 @@ impl Story {
                 letters.push(*letter);
             }
         }
-        let messages: Vec<_> = letters
-            .iter()
-            .map(|letter| (&self.fleet.places[letter.from], Message::Report(ready(letter.request.clone()).expect("JSON"))))
-            .collect();
+        let messages: Vec<_> =
+            letters.iter().map(|letter| (&self.machines[letter.from].place, Message::Report(ready(letter.request.clone()).expect("JSON")))).collect();
         let answers = self.office.take(self.now, messages).await;
         for (letter, answer) in letters.iter().zip(&answers) {
+            let whose = self.whose[letter.from];
             match answer {
                 Ok(Answer::Report(Outcome::Taken(taken), _)) => {
-                    self.knowledge.report_taken(&self.fleet, letter.from, &letter.request, self.now, taken.held);
+                    self.knowledge.report_taken(&self.fleet, whose, &letter.request, self.now, taken.held);
                 }
-                Err(_) => self.uncertain.push((letter.from, Unsure::Report(letter.request.clone()), self.now)),
+                Err(_) => self.uncertain.push((whose, Unsure::Report(letter.request.clone()), self.now)),
                 Ok(_) => {}
             }
         }
@@ -379,7 +383,7 @@ impl Story {
             }
         }
         let messages =
-            polls.iter().map(|(m, request)| (&self.fleet.places[*m], Message::Heartbeat(request.clone()))).collect::<Vec<_>>();
+            polls.iter().map(|(m, request)| (&self.machines[*m].place, Message::Heartbeat(request.clone()))).collect::<Vec<_>>();
         if messages.is_empty() {
             return;
         }
@@ -387,10 +391,10 @@ impl Story {
         let epoch = self.office.running.as_ref().map(super::office::Running::epoch);
         for ((m, request), answer) in polls.into_iter().zip(answers) {
             let (Ok(Answer::Heartbeat(_)), Some(epoch)) = (answer, &epoch) else {
-                self.uncertain.push((m, Unsure::Heartbeat(request), self.now));
+                self.uncertain.push((self.whose[m], Unsure::Heartbeat(request), self.now));
                 continue;
             };
-            self.knowledge.heartbeat_taken(m, &request, self.now);
+            self.knowledge.heartbeat_taken(self.whose[m], &request, self.now);
             if let Some(run) = self.machines[m].run.as_mut() {
                 run.clock.tell(self.now, &run.time);
                 restate_if_new(&run.spool, epoch, &run.time).await.expect("accepted");

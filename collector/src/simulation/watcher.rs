@@ -29,7 +29,7 @@ pub(super) struct Watcher {
     silences: BTreeSet<(String, String)>,
     /// Tickets that a person graded.
     graded: BTreeSet<String>,
-    /// Machines that were put back to a snapshot: what was told meanwhile has no one left who could end it.
+    /// Machines that were put back to a snapshot, or copied: what was told meanwhile has no one left who could end it.
     pub(super) rewound: BTreeSet<usize>,
     kept: Option<(Knowledge, BTreeMap<String, i64>)>,
     /// What a restore took out of the collector's memory.
@@ -308,7 +308,7 @@ impl Story {
         .await
         .expect("reads");
         drop(conn);
-        for m in 0..self.machines.len() {
+        for m in 0..self.fleet.places.len() {
             self.check_machine(m, ours > 0, &marked);
         }
         let view = self.knowledge.view(&self.fleet, self.now, self.heard_from().await, &marked);
