@@ -30,14 +30,21 @@ proof() {
 
 # The real agent.
 part kills 15 proof e2e agent_kills
+part random-kills 5 proof e2e agent_random_kills
 part power-cuts 10 proof e2e agent_power_cuts
 part bad-disks 5 proof e2e agent_bad_disks
 
 # The spool and the parsers.
+part spool-disk 15 proof mainstay-agent spool::tests::sweep
+part spool-damage 6 proof mainstay-agent spool::tests::damage
+part spool-backlog 8 proof mainstay-agent spool::tests::backlog
+part spool-outage 1 proof mainstay-agent watch::tests::outage
+part parsers 7 scripts/fuzz.sh 60
 
 # The collector and its databases.
 
 # Whole stories.
+part stories 90 proof mainstay-collector whole_stories
 
 # End of the list.
 

@@ -17,6 +17,7 @@ mod flow;
 mod local;
 mod daemon;
 mod commands;
+pub mod parsers;
 
 pub use checks::{Retries, ServiceRound};
 pub use commands::run;

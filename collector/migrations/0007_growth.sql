@@ -10,6 +10,7 @@ CREATE INDEX tickets_by_appliance ON tickets (tenant_id, appliance_id, number);
 -- What is not closed: lists, what a fault may belong to, counts.
 CREATE INDEX tickets_live ON tickets (number) WHERE state <> 'closed';
 CREATE INDEX tickets_live_by_customer ON tickets (tenant_id, number) WHERE state <> 'closed';
+CREATE INDEX tickets_live_by_appliance ON tickets (tenant_id, appliance_id) WHERE state <> 'closed';
 CREATE INDEX tickets_live_counts ON tickets (tenant_id, state, severity, responded_at) WHERE state <> 'closed';
 -- The order of the first page: the worst first.
 CREATE INDEX tickets_live_by_rank ON tickets (state, severity, responded_at, number) WHERE state <> 'closed';

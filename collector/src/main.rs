@@ -23,6 +23,8 @@ mod web;
 mod router;
 mod server;
 mod commands;
+#[cfg(test)]
+mod simulation;
 
 rust_i18n::i18n!("locales");
 

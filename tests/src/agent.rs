@@ -117,6 +117,16 @@ impl Agent {
         Ok(())
     }
 
+    /// `enroll` with `injection` in its first thread.
+    ///
+    /// # Errors
+    /// As [`Agent::enrol`].
+    pub async fn enrol_under(&self, join: &JoinString, injection: &Injection) -> Result<Output> {
+        let mut command = injection.around(&program("mainstay-agent")?, &self.path("calls.log"));
+        command.arg("--config").arg(self.path("agent.toml")).arg("enroll").current_dir(self.folder.path());
+        run(command, &join.to_secret_text(), A_WHILE).await
+    }
+
     /// Starts `run` with `injection` in its first thread.
     ///
     /// # Errors

@@ -139,6 +139,14 @@ impl Collector {
     /// # Errors
     /// When it does not become healthy.
     pub async fn another_node(first: &Self, settings: &Settings) -> Result<Self> {
+        Self::another_node_through(first, settings, None).await
+    }
+
+    /// [`Collector::another_node`] that reaches the database through a `door`.
+    ///
+    /// # Errors
+    /// When it does not become healthy.
+    pub async fn another_node_through(first: &Self, settings: &Settings, door: Option<u16>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("mainstay-collector-").tempdir()?;
         let agents_listen = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let mut node = Self {
@@ -156,7 +164,7 @@ impl Collector {
             "data".into(),
             Value::Table([("dir".into(), Value::String(first.path("data").display().to_string()))].into_iter().collect()),
         );
-        if let Some(url) = first.database.url() {
+        if let Some(url) = first.database.url_through(door) {
             table.insert("database".into(), Value::Table([("url".into(), Value::String(url))].into_iter().collect()));
         }
         std::fs::write(node.config_file(), toml::to_string(&table)?)?;
@@ -372,6 +380,12 @@ impl Collector {
     #[must_use]
     pub fn log_text(&self) -> String {
         std::fs::read_to_string(self.path("collector.log")).unwrap_or_default()
+    }
+
+    /// Where its database is, for benches that fill it.
+    #[must_use]
+    pub fn database_url(&self) -> String {
+        self.database.url().unwrap_or_else(|| format!("sqlite:{}", self.path("data").join("collector.db").display()))
     }
 
     /// A file in its folder.

@@ -80,9 +80,15 @@ impl Database {
     /// The address for the collector's configuration; `None` for the default store.
     #[must_use]
     pub fn url(&self) -> Option<String> {
+        self.url_through(None)
+    }
+
+    /// The same, by another port in front of it.
+    #[must_use]
+    pub fn url_through(&self, door: Option<u16>) -> Option<String> {
         match self {
             Self::Sqlite => None,
-            Self::Postgres { port, name, .. } => Some(format!("postgres://postgres@127.0.0.1:{port}/{name}")),
+            Self::Postgres { port, name, .. } => Some(format!("postgres://postgres@127.0.0.1:{}/{name}", door.unwrap_or(*port))),
         }
     }
 }

@@ -34,7 +34,18 @@ impl Interception {
 
     async fn attach(pid: u32, syscall: &str, expression: &str) -> Result<Self> {
         let mut command: Command = tied("strace");
-        command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={syscall}"), "-e", expression, "-p", &pid.to_string()]);
+        command.args([
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            &format!("trace={syscall}"),
+            "-e",
+            expression,
+            "-p",
+            &pid.to_string(),
+        ]);
         let strace = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("strace")?;
         let mut this = Self { strace };
         eventually("strace to hold every thread", SOON, async || {

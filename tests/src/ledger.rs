@@ -37,6 +37,7 @@ struct Book {
     newest_nonce: Option<Nonce>,
     nonce_before: Option<Nonce>,
     newest_was_echoed: bool,
+    enrolled_by: Option<String>,
 }
 
 #[derive(Debug)]
@@ -108,7 +109,7 @@ impl Ledger {
         Ok(Self { desk, join, _tasks: tasks })
     }
 
-    /// A join string for it; it may be used again and again.
+    /// A join string for it, for one enrolment.
     #[must_use]
     pub fn join(&self) -> &JoinString {
         &self.join
@@ -143,6 +144,13 @@ impl Desk {
     }
 
     fn certify(&self, request: &EnrolRequest) -> Result<EnrolReply> {
+        // The same attempt repeated is the same enrolment; another one would find the secret used up.
+        let mut book = self.book();
+        let first = book.enrolled_by.get_or_insert_with(|| request.attempt_id.clone()).clone();
+        if first != request.attempt_id {
+            book.wrong.push(format!("the one-use secret was used by attempt {first}, then by {}", request.attempt_id));
+        }
+        drop(book);
         let csr = CertificateSigningRequestParams::from_pem(&request.csr_pem)?;
         Ok(EnrolReply {
             appliance: ApplianceId::random(&SystemRandom::new()),

@@ -36,6 +36,7 @@ impl LoopDisk {
         if !rustix::process::geteuid().is_root() {
             bail!("power cuts and full disks are proved on mounted images: run this test as root");
         }
+        make_device_nodes()?;
         let folder = tempfile::Builder::new().prefix("mainstay-disk-").tempdir()?;
         let disk = Self { kind, mounted: false, folder };
         std::fs::create_dir(disk.path())?;
@@ -126,6 +127,19 @@ impl Drop for LoopDisk {
             done(Command::new("umount").arg("-l").arg(self.path())).ok();
         }
     }
+}
+
+/// A container or a bare chroot may have the kernel's loop devices without their names.
+fn make_device_nodes() -> Result<()> {
+    let make = |path: &str, kind: &str, major: u32, minor: u32| -> Result<()> {
+        if Path::new(path).exists() {
+            return Ok(());
+        }
+        done(Command::new("mknod").args(["-m", "600", path, kind, &major.to_string(), &minor.to_string()]))
+    };
+    // Numbers from the kernel's devices.txt.
+    make("/dev/loop-control", "c", 10, 237)?;
+    (0..8).try_for_each(|minor| make(&format!("/dev/loop{minor}"), "b", 7, minor))
 }
 
 fn done(command: &mut Command) -> Result<()> {

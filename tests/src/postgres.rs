@@ -72,7 +72,8 @@ impl PostgresServer {
         let port = self.port;
         self.daemon = None;
         // What the killed server's processes still hold (shared memory, the port) goes with them, a moment later.
-        self.daemon = Some(eventually("PostgreSQL to accept connections", SOON, async || self.try_start(port).await.map(Some)).await?);
+        self.daemon =
+            Some(eventually("PostgreSQL to accept connections", SOON, async || self.try_start(port).await.map(Some)).await?);
         Ok(())
     }
 
@@ -115,7 +116,8 @@ impl PostgresServer {
     /// # Errors
     /// When none serves it.
     pub fn kill_a_backend(&self, database: &str) -> Result<()> {
-        let found = psql(self.port, &format!("select pid from pg_stat_activity where datname = '{database}' order by state limit 1"))?;
+        let found =
+            psql(self.port, &format!("select pid from pg_stat_activity where datname = '{database}' order by state limit 1"))?;
         let pid = found.trim().parse().ok().and_then(rustix::process::Pid::from_raw).context("a backend of that database")?;
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).context("killing a backend")
     }

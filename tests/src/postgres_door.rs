@@ -144,7 +144,13 @@ async fn carry(near: TcpStream, port: u16, shared: Arc<Shared>) {
 }
 
 /// Message by message; the first ones (an SSL request, the start-up) have no type byte.
-async fn questions(mut near: OwnedReadHalf, mut far: OwnedWriteHalf, number: u64, shared: &Shared, swallow: &AtomicBool) -> Result<()> {
+async fn questions(
+    mut near: OwnedReadHalf,
+    mut far: OwnedWriteHalf,
+    number: u64,
+    shared: &Shared,
+    swallow: &AtomicBool,
+) -> Result<()> {
     const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
     loop {
         let body = read_body(&mut near).await?;
@@ -174,7 +180,13 @@ async fn questions(mut near: OwnedReadHalf, mut far: OwnedWriteHalf, number: u64
     }
 }
 
-async fn answers(mut far: OwnedReadHalf, mut near: OwnedWriteHalf, number: u64, shared: &Shared, swallow: &AtomicBool) -> Result<()> {
+async fn answers(
+    mut far: OwnedReadHalf,
+    mut near: OwnedWriteHalf,
+    number: u64,
+    shared: &Shared,
+    swallow: &AtomicBool,
+) -> Result<()> {
     let mut chunk = vec![0u8; 16 << 10];
     loop {
         let length = far.read(&mut chunk).await?;

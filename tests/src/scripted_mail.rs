@@ -68,7 +68,13 @@ impl ScriptedMailServer {
     pub async fn start(mood: Mood) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { mood: Mutex::new(mood), taken: Mutex::default(), attempts: Mutex::default(), conversations: AtomicUsize::new(0), handing_over: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared {
+            mood: Mutex::new(mood),
+            taken: Mutex::default(),
+            attempts: Mutex::default(),
+            conversations: AtomicUsize::new(0),
+            handing_over: AtomicUsize::new(0),
+        });
         let mut tasks = JoinSet::new();
         let serving = Arc::clone(&shared);
         tasks.spawn(async move {

@@ -120,6 +120,20 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let mut findings = Findings::default();
         let merged = files::read(path, &mut findings);
+        Self::checked(merged, findings)
+    }
+
+    /// Reads and checks the text of an `agent.toml` that stands alone.
+    ///
+    /// # Errors
+    /// All that is wrong in it.
+    pub fn from_text(text: &str) -> Result<Self, ConfigErrors> {
+        let mut findings = Findings::default();
+        let merged = files::read_text(text, &mut findings);
+        Self::checked(merged, findings)
+    }
+
+    fn checked(merged: files::Merged, findings: Findings) -> Result<Self, ConfigErrors> {
         let services = services::read(merged.services, &findings);
         let config = read_top(merged.table, services, merged.files, &findings);
         let errors = findings.errors.into_inner();
@@ -127,7 +141,8 @@ impl Config {
     }
 
     /// The services as the collector is told of them.
-    pub(crate) fn declared_services(&self) -> Vec<DeclaredService> {
+    #[must_use]
+    pub fn declared_services(&self) -> Vec<DeclaredService> {
         let declared = |service: &Service| DeclaredService {
             name: service.name.clone(),
             title: service.title.clone(),

@@ -34,6 +34,8 @@ const TURN: Duration = Duration::from_secs(5);
 const CLOCK_IS_RIGHT_MS: i64 = 3_600_000;
 /// Directive ids remembered.
 const REMEMBERED: usize = 64;
+/// The heartbeat's value while nothing can be recorded: for how many seconds.
+const NOT_RECORDING: &str = "agent.not_recording_s";
 
 /// What polling needs.
 pub(crate) struct Polling {
@@ -102,7 +104,11 @@ pub(crate) async fn run(polling: Polling, stop: StopSignal) -> anyhow::Result<()
 
 impl Polling {
     async fn ask(&self, memory: &Memory) -> Outcome<PollReply> {
-        let current = self.current.borrow().clone();
+        let mut current = self.current.borrow().clone();
+        if let Some(refusing) = self.spool.refusing_for() {
+            // What can't be recorded can't be reported; that it is so can be said here.
+            current.values.insert(NOT_RECORDING.to_owned(), refusing.as_secs_f64().round());
+        }
         let stats = self.spool.stats();
         let request = PollRequest {
             version: WIRE_VERSION,

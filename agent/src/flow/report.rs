@@ -10,7 +10,8 @@ use std::time::Duration;
 use mainstay_shared::api::{PATH_REPORTS, WIRE_VERSION, error_words};
 use mainstay_shared::fault::{FaultChange, FaultChangeKind};
 use mainstay_shared::ids::CollectorEpoch;
-use mainstay_shared::record::{Payload, Record};
+use mainstay_shared::limits::MAX_OPEN_FAULTS;
+use mainstay_shared::record::{OpenFaults, Payload, Record};
 use mainstay_shared::report::{ReportReply, ReportRequest};
 use mainstay_shared::time_source::TimeSource;
 use ring::rand::SystemRandom;
@@ -284,10 +285,15 @@ pub async fn restate_if_new(spool: &Spool, epoch: &CollectorEpoch, time: &TimeSo
     }
     let open = spool.open_episodes();
     tracing::warn!(open = open.len(), "the collector's memory was restored: the state of every open fault is sent again");
+    let episodes: Vec<_> = open.iter().map(|episode| episode.episode.clone()).collect();
     for episode in open {
         let restated =
             FaultChange { kind: FaultChangeKind::Restated, episode: Some(episode.episode), at: time.now(), ..episode.last };
         spool.push(Payload::Fault(restated)).await?;
+    }
+    // What ended since the backup is still open in the restored memory; only its absence here tells of its end.
+    if episodes.len() <= MAX_OPEN_FAULTS {
+        spool.push(Payload::OpenFaults(OpenFaults { episodes })).await?;
     }
     spool.ack(Vec::new(), None, Some(epoch.clone())).await
 }

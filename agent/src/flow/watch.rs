@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use mainstay_shared::check::ServiceState;
-use mainstay_shared::fault::FaultChange;
+use mainstay_shared::fault::{FaultChange, FaultChangeKind};
 use mainstay_shared::record::Payload;
 use mainstay_shared::time_source::TimeSource;
 use tokio::sync::{Notify, mpsc, watch};
@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::checks::{Checker, ServiceRound, keep_asking};
 use crate::config::Config;
-use crate::faults::{Detector, Moment};
+use crate::faults::{Detector, Moment, Refusals};
 use crate::pause::Pause;
 use crate::probes::{ClockReference, Fold, Place, Reading, Sampler, current_values};
 use crate::spool::Spool;
@@ -153,6 +153,7 @@ pub struct Story {
     fold_began: Duration,
     /// Rounds whose changes the spool did not take.
     untold: BTreeMap<String, ServiceRound>,
+    refusals: Refusals,
 }
 
 impl Story {
@@ -162,7 +163,7 @@ impl Story {
         let open = watch.spool.open_episodes().into_iter().map(|open| (open.episode, open.last));
         let detector = Detector::new(&watch.config, open, watch.safe_mode);
         let fold_began = watch.time.monotonic();
-        Self { watch, detector, fold: Fold::default(), fold_began, untold: BTreeMap::new() }
+        Self { watch, detector, fold: Fold::default(), fold_began, untold: BTreeMap::new(), refusals: Refusals::default() }
     }
 
     fn now(&self) -> Moment {
@@ -201,25 +202,46 @@ impl Story {
         }
         let changes = self.detector.observe_orphans(self.now());
         self.tell(changes).await;
+        if let Some(raised) = self.refusals.look(self.now()) {
+            self.tell_of_refusals(raised).await;
+        }
+    }
+
+    /// Raised and cleared at once: while it was so, it could not be written down.
+    async fn tell_of_refusals(&mut self, raised: FaultChange) {
+        let episode = match self.watch.spool.push(Payload::Fault(raised.clone())).await {
+            Ok(episode) => episode,
+            Err(error) => {
+                tracing::error!("the disk still refuses: {:#}", anyhow::Error::new(error));
+                self.refusals.refused(self.now());
+                return;
+            }
+        };
+        tracing::warn!(record = %episode, "{}", raised.summary);
+        self.refusals.told();
+        let cleared = FaultChange { kind: FaultChangeKind::Cleared, episode: Some(episode), ..raised };
+        if let Err(error) = self.watch.spool.push(Payload::Fault(cleared)).await {
+            // It is found open, and cleared, at the next start.
+            tracing::error!("the end of the disk's bad time could not be spooled: {:#}", anyhow::Error::new(error));
+            self.refusals.refused(self.now());
+        }
     }
 
     /// Spools the changes in order up to the first that is not taken; whether all were.
     async fn tell(&mut self, changes: Vec<FaultChange>) -> bool {
-        for change in changes {
+        for (at, change) in changes.iter().enumerate() {
+            let (component, code, kind) = (&change.key.component, &change.key.code, change.kind.as_str());
             match self.watch.spool.push(Payload::Fault(change.clone())).await {
                 Ok(id) => {
-                    let (component, code, kind) = (&change.key.component, &change.key.code, change.kind.as_str());
                     tracing::info!(component, code, kind, record = %id, "{}", change.summary);
-                    self.detector.confirm(self.now(), &change, id);
+                    self.refusals.accepted(change);
+                    self.detector.confirm(self.now(), change, id);
                 }
                 Err(error) => {
                     let error = format!("{:#}", anyhow::Error::new(error));
-                    tracing::error!(
-                        error,
-                        component = change.key.component,
-                        code = change.key.code,
-                        "a fault could not be spooled; it is tried again"
-                    );
+                    tracing::error!(error, component, code, kind, "a fault could not be spooled; it is tried again");
+                    let now = self.now();
+                    changes[at..].iter().for_each(|untold| self.refusals.refused_change(now, untold));
                     return false;
                 }
             }
@@ -230,10 +252,16 @@ impl Story {
     /// The samples so far become a record.
     pub async fn spool_samples(&mut self) {
         self.fold_began = self.watch.time.monotonic();
-        let Some(samples) = self.fold.take(self.watch.time.now()) else { return };
-        if let Err(error) = self.watch.spool.push(Payload::Samples(samples)).await {
-            let error = format!("{:#}", anyhow::Error::new(error));
-            tracing::warn!(error, "five minutes of samples could not be spooled and are lost");
+        let Some(samples) = self.fold.samples(self.watch.time.now()) else { return };
+        match self.watch.spool.push(Payload::Samples(samples)).await {
+            Ok(_) => self.fold.begin_anew(),
+            Err(error) => {
+                if error.stops_recording() {
+                    self.refusals.refused(self.now());
+                }
+                let error = format!("{:#}", anyhow::Error::new(error));
+                tracing::warn!(error, "the samples could not be spooled; they become part of the next record");
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! message waits: it must never claim a delivery. With `--no-wait` it tells that the message is accepted, that is synced to
 //! this box's disk, and asks no further.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::words::pick;
@@ -16,9 +17,8 @@ use super::{Exit, Failure, Output, say, say_json, socket};
 /// time: the message waits in the spool.
 pub(crate) async fn test(state_dir: &Path, note: String, no_wait: bool, output: Output) -> Result<(), Failure> {
     let answer = socket::ask_test(state_dir, note, no_wait).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::PermissionDenied => {
-            Failure::new(Exit::NotAllowed, anyhow::anyhow!("run as root or as the agent's user"))
-        }
+        ErrorKind::PermissionDenied => Failure::new(Exit::NotAllowed, anyhow::anyhow!("run as root or as the agent's user")),
+        ErrorKind::Other => Failure::new(Exit::Unavailable, anyhow::Error::new(error).context("not accepted")),
         _ => Failure::new(Exit::Unavailable, anyhow::Error::new(error).context("the agent does not run or does not answer")),
     })?;
     if output.json {

@@ -57,6 +57,12 @@ pub(super) struct TestAnswer {
     pub(super) trouble: Option<String>,
 }
 
+/// Why a question has no answer.
+#[derive(Debug, Serialize, Deserialize)]
+struct Refusal {
+    refused: String,
+}
+
 /// What the answering side needs.
 pub(crate) struct Answering {
     /// Where the socket is made.
@@ -112,7 +118,10 @@ async fn answer(stream: UnixStream, facts: &Facts) -> anyhow::Result<()> {
     tokio::time::timeout(ASK_TIMEOUT, BufReader::new(read.take(MAX_LINE_BYTES)).read_line(&mut line)).await??;
     let answer = match serde_json::from_str(&line)? {
         Request::Status => serde_json::to_string(&facts.report())?,
-        Request::Test { note, no_wait } => serde_json::to_string(&send_test(facts, &note, no_wait).await?)?,
+        Request::Test { note, no_wait } => match send_test(facts, &note, no_wait).await {
+            Ok(answer) => serde_json::to_string(&answer)?,
+            Err(error) => serde_json::to_string(&Refusal { refused: format!("{error:#}") })?,
+        },
     };
     write.write_all(answer.as_bytes()).await?;
     write.write_all(b"\n").await?;
@@ -165,7 +174,10 @@ async fn ask<A: DeserializeOwned>(state_dir: &Path, request: &Request, timeout: 
         stream.write_all(line.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
-        Ok(serde_json::from_str(&answer)?)
+        match serde_json::from_str::<Refusal>(&answer) {
+            Ok(refusal) => Err(std::io::Error::other(refusal.refused)),
+            Err(_) => Ok(serde_json::from_str(&answer)?),
+        }
     };
     tokio::time::timeout(timeout, exchange).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
 }

@@ -112,7 +112,7 @@ trait Probe: Send {
 fn all(settings: &ProbeSettings, clock: &ClockReference) -> Vec<Box<dyn Probe>> {
     let list: Vec<(bool, Box<dyn Probe>)> = vec![
         (settings.cpu.enabled, Box::<cpu::Cpu>::default()),
-        (settings.load.enabled, Box::new(load::Load)),
+        (settings.load.enabled, Box::<load::Load>::default()),
         (settings.memory.enabled, Box::new(memory::Memory)),
         (settings.swap.enabled, Box::<memory::Swap>::default()),
         (settings.pressure.enabled, Box::new(pressure::Pressure)),

@@ -51,7 +51,12 @@ impl Chain {
                 segments.insert(number, entry.bytes);
             }
         }
-        Ok(Self { disk: Arc::clone(disk), dir: dir.to_owned(), lane, segment_bytes, segments, head: None })
+        Ok(Self { segments, ..Self::empty(disk, dir, lane, segment_bytes) })
+    }
+
+    /// A chain of no segments.
+    pub(super) fn empty(disk: &Arc<dyn Disk>, dir: &Path, lane: Lane, segment_bytes: u64) -> Self {
+        Self { disk: Arc::clone(disk), dir: dir.to_owned(), lane, segment_bytes, segments: BTreeMap::new(), head: None }
     }
 
     pub(super) fn numbers(&self) -> Vec<u32> {

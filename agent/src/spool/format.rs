@@ -32,7 +32,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn from_byte(byte: u8) -> Option<Self> {
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
         let all = [Self::Checkpoint, Self::Record, Self::Moved, Self::Ack, Self::Sent, Self::Filler, Self::Counters];
         all.into_iter().find(|k| *k as u8 == byte)
     }

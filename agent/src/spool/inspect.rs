@@ -10,9 +10,9 @@ use mainstay_shared::record::Record;
 use serde::Serialize;
 
 use super::disk::{Disk, MachineDisk};
-use super::format::Harm;
+use super::format::{self, Harm, Kind};
 use super::recovery::{self, Recovered};
-use super::{Counters, Limits, OpenEpisode};
+use super::{Counters, Limits, OpenEpisode, repair};
 
 /// What a spool looks like from outside.
 #[derive(Debug, Serialize)]
@@ -103,6 +103,33 @@ pub(crate) fn inspect(dir: &Path, limits: Limits) -> std::io::Result<Inspection>
             .map(|&(key, lane, from_seq, to_seq)| Hole { epoch: epoch(key), lane: lane.as_str(), from_seq, to_seq })
             .collect(),
     })
+}
+
+/// Reads two segments, one of each lane, and reckons what they lost, as a start would do with files of these bytes. Returns how
+/// many records wait and how many are accounted for as lost.
+///
+/// # Panics
+/// Never, whatever the bytes are: that is what it is tried for.
+pub(crate) fn read_segments(fault: &[u8], sample: &[u8]) -> (usize, u64) {
+    let mut found = recovery::recover_bytes(&here(), fault, sample);
+    let losses = repair::losses(&mut found.state, &found.bad, &found.gaps);
+    for range in &found.bad {
+        let mended = format::mending(range.offset, range.bytes.len());
+        assert_eq!(mended.len(), range.bytes.len(), "mending changes no length");
+    }
+    let lost = losses.iter().map(|(_, gap)| gap.count).fold(0, u64::saturating_add);
+    (found.state.fault.len() + found.state.sample.len(), lost)
+}
+
+/// A segment of frames with these kinds and bodies, so that what lies behind the CRC can be tried too.
+pub(crate) fn segment_of(frames: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut bytes = format::SEGMENT_MAGIC.to_vec();
+    for (kind, body) in frames {
+        if let Some(kind) = Kind::from_byte(*kind) {
+            format::put_frame(&mut bytes, kind, body);
+        }
+    }
+    bytes
 }
 
 fn here() -> Arc<dyn Disk> {

@@ -26,7 +26,7 @@ mod inspect;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use inspect::{Inspection, inspect, waiting_records};
+pub(crate) use inspect::{Inspection, inspect, read_segments, segment_of, waiting_records};
 pub use state::{Counters, PastStart};
 pub use thread::{OpenedState, Spool};
 
@@ -127,6 +127,11 @@ pub enum SpoolError {
 }
 
 impl SpoolError {
+    /// Whether faults can't be recorded either: the disk refuses, or the fault lane is full.
+    pub(crate) fn stops_recording(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Full)
+    }
+
     fn is_disk_full(&self) -> bool {
         use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))

@@ -73,7 +73,7 @@ pub(super) fn losses(state: &mut State, bad: &[BadRange], gaps: &HashMap<(u32, L
         losses.extend(loss(state, key, lane, from, to, to - from + 1));
     }
     let corrupt: Vec<&BadRange> = bad.iter().filter(|b| b.harm == Harm::Corrupt).collect();
-    state.counters.corrupt_ranges += corrupt.len() as u64;
+    state.counters.corrupt_ranges = state.counters.corrupt_ranges.saturating_add(corrupt.len() as u64);
     for lane in Lane::ALL {
         let in_lane = corrupt.iter().filter(|b| b.lane == lane).count();
         let explained = holes.iter().filter(|h| h.1 == lane).count();
@@ -85,7 +85,8 @@ pub(super) fn losses(state: &mut State, bad: &[BadRange], gaps: &HashMap<(u32, L
         let to = marks.last.max(marks.sent) + 1;
         losses.extend(loss(state, key, lane, marks.last + 1, to, unexplained as u64));
     }
-    state.counters.corrupt_records += losses.iter().map(|(_, gap)| gap.count).sum::<u64>();
+    let lost = losses.iter().map(|(_, gap)| gap.count).fold(0, u64::saturating_add);
+    state.counters.corrupt_records = state.counters.corrupt_records.saturating_add(lost);
     losses
 }
 

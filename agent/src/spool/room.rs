@@ -5,13 +5,13 @@
 
 use std::collections::HashMap;
 
-use mainstay_shared::ids::{Lane, RecordId};
+use mainstay_shared::ids::Lane;
 use mainstay_shared::record::{Gap, Payload, Record};
 
 use super::SpoolError;
 use super::disk::Access;
 use super::format::Kind;
-use super::rules::{self, Item};
+use super::rules::{self, Dropped, Item};
 use super::state::Waiting;
 use super::store::Store;
 
@@ -107,8 +107,8 @@ fn sacrifice_samples(store: &mut Store) -> bool {
         return false;
     }
     store.state.sample.retain(|w| w.place.segment != oldest);
-    store.state.counters.dropped += gaps.iter().map(|(_, gap)| gap.count).sum::<u64>();
-    store.state.owed.extend(gaps);
+    store.state.counters.dropped += gaps.iter().map(|dropped| dropped.newly).sum::<u64>();
+    store.state.owed.extend(gaps.into_iter().map(|dropped| (dropped.id, dropped.gap)));
     store.pay_owed();
     true
 }
@@ -119,29 +119,32 @@ fn drop_oldest_samples(store: &mut Store) -> Result<(), SpoolError> {
     let here: Vec<Waiting> = store.state.sample.iter().filter(|w| w.place.segment == oldest).copied().collect();
     let (sent, victims): (Vec<_>, Vec<_>) = here.into_iter().partition(|w| is_sent(store, Lane::Sample, w));
     move_to_newest(store, Lane::Sample, &sent)?;
-    for (id, gap) in runs(&store.read_waiting(Lane::Sample, &victims)?) {
-        store.state.counters.dropped += gap.count;
-        store.put_gap(id, gap)?;
+    for dropped in runs(&store.read_waiting(Lane::Sample, &victims)?) {
+        store.drop_records(dropped)?;
     }
     store.delete_done();
     Ok(())
 }
 
 /// One gap per unbroken run of `victims`; an older gap among them is folded in.
-fn runs(victims: &[Record]) -> Vec<(RecordId, Gap)> {
-    let mut runs: Vec<(RecordId, Gap)> = Vec::new();
+fn runs(victims: &[Record]) -> Vec<Dropped> {
+    let mut runs: Vec<Dropped> = Vec::new();
     for Record { id, payload, .. } in victims {
-        let (from, count) = match payload {
-            Payload::Gap(gap) => (gap.from_seq, gap.count),
-            _ => (id.seq, 1),
+        let (from, count, newly) = match payload {
+            Payload::Gap(gap) => (gap.from_seq, gap.count, 0),
+            _ => (id.seq, 1, 1),
         };
         match runs.last_mut() {
-            Some((last, gap)) if last.epoch == id.epoch && last.seq + 1 == from => {
-                *last = id.clone();
-                gap.to_seq = id.seq;
-                gap.count += count;
+            Some(run) if run.id.epoch == id.epoch && run.id.seq + 1 == from => {
+                run.id = id.clone();
+                run.gap.to_seq = id.seq;
+                run.gap.count += count;
+                run.newly += newly;
             }
-            _ => runs.push((id.clone(), Gap { from_seq: from, to_seq: id.seq, why: LANE_FULL.into(), count })),
+            _ => {
+                let gap = Gap { from_seq: from, to_seq: id.seq, why: LANE_FULL.into(), count };
+                runs.push(Dropped { id: id.clone(), gap, newly });
+            }
         }
     }
     runs
@@ -158,9 +161,8 @@ fn drop_superseded_faults(store: &mut Store) -> Result<(), SpoolError> {
             items.push(Item::of(&record, sent, &mut keys));
         }
     }
-    for (id, gap) in rules::compact(&items) {
-        store.state.counters.dropped += gap.count;
-        store.put_gap(id, gap)?;
+    for dropped in rules::compact(&items) {
+        store.drop_records(dropped)?;
     }
     Ok(())
 }

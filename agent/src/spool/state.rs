@@ -44,6 +44,12 @@ pub(super) struct Marks {
     pub(super) sent: u64,
 }
 
+impl Marks {
+    fn within_bounds(self) -> Self {
+        Self { acked: self.acked.min(MAX_SEQ), last: self.last.min(MAX_SEQ), sent: self.sent.min(MAX_SEQ) }
+    }
+}
+
 /// An epoch's marks by lane.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct EpochMarks {
@@ -112,6 +118,8 @@ pub(super) struct AckBody {
 }
 
 const STARTS_KEPT: usize = 8;
+/// No lane comes this far; what claims to is damage that its CRC does not show.
+pub(super) const MAX_SEQ: u64 = u64::MAX >> 1;
 
 /// The spool's memory.
 #[derive(Debug, Default)]
@@ -128,7 +136,7 @@ pub(super) struct State {
     pub(super) open: Vec<OpenEpisode>,
     pub(super) starts: VecDeque<PastStart>,
     pub(super) counters: Counters,
-    /// Losses whose gap could not be written yet; their lane is not sent before it is.
+    /// Losses whose gap could not be written yet; samples are not sent before it is.
     pub(super) owed: Vec<(RecordId, Gap)>,
 }
 
@@ -188,13 +196,13 @@ impl State {
             let key = self.key_of(&marks.epoch);
             self.named.insert(key);
             for lane in Lane::ALL {
-                let new = *marks.lane(lane);
+                let new = marks.lane(lane).within_bounds();
                 if let Some(old) = self.marks(key, lane) {
                     *old = Marks { acked: old.acked.max(new.acked), last: old.last.max(new.last), sent: old.sent.max(new.sent) };
                 }
                 self.forget_through(key, lane, new.acked);
             }
-            self.disown_beyond(key, marks.fault.last);
+            self.disown_beyond(key, marks.fault.within_bounds().last);
         }
         self.nonce = checkpoint.nonce;
         self.collector_epoch = checkpoint.collector_epoch;
@@ -253,7 +261,7 @@ impl State {
                     start.goodbye = true;
                 }
             }
-            Payload::Samples(_) | Payload::Gap(_) | Payload::Test(_) => {}
+            Payload::Samples(_) | Payload::Gap(_) | Payload::OpenFaults(_) | Payload::Test(_) => {}
         }
     }
 
@@ -273,14 +281,21 @@ impl State {
         }
     }
 
+    /// The oldest of the segments `numbers` that holds something waiting.
+    pub(super) fn oldest_needed(&self, lane: Lane, numbers: Vec<u32>) -> Option<u32> {
+        // In order of sending what waits lies mostly in order of segments too: the first look decides.
+        numbers.into_iter().find(|number| self.lane(lane).iter().any(|w| w.place.segment == *number))
+    }
+
     /// An acknowledgement.
     pub(super) fn apply_ack(&mut self, ack: &AckBody) {
         for id in &ack.acks {
             let Some(&key) = self.keys.get(&id.epoch) else { continue };
             let Some(marks) = self.marks(key, id.lane) else { continue };
-            marks.acked = marks.acked.max(id.seq);
-            marks.last = marks.last.max(id.seq);
-            self.forget_through(key, id.lane, id.seq);
+            let seq = id.seq.min(MAX_SEQ);
+            marks.acked = marks.acked.max(seq);
+            marks.last = marks.last.max(seq);
+            self.forget_through(key, id.lane, seq);
         }
         if ack.nonce.is_some() {
             self.nonce.clone_from(&ack.nonce);
@@ -294,16 +309,17 @@ impl State {
     pub(super) fn apply_sent(&mut self, through: &[RecordId]) {
         for id in through {
             if let Some(marks) = self.keys.get(&id.epoch).copied().and_then(|key| self.marks(key, id.lane)) {
-                marks.sent = marks.sent.max(id.seq);
+                marks.sent = marks.sent.max(id.seq.min(MAX_SEQ));
             }
         }
     }
 
     /// What a new segment begins with. Epochs with nothing waiting or owed are left out (`current` stays).
     pub(super) fn checkpoint(&mut self, current: u32) -> Checkpoint {
-        let mut waits: HashSet<u32> = self.fault.iter().chain(&self.sample).map(|w| w.epoch).collect();
-        waits.extend(self.owed.iter().filter_map(|(id, _)| self.keys.get(&id.epoch)));
-        let gone: Vec<u32> = self.epochs.keys().copied().filter(|key| *key != current && !waits.contains(key)).collect();
+        let owes = |key: u32| self.owed.iter().any(|(id, _)| self.keys.get(&id.epoch) == Some(&key));
+        let waits = |key: u32| Lane::ALL.iter().any(|lane| self.lane(*lane).binary_search_by_key(&key, |w| w.epoch).is_ok());
+        let gone = |key: &u32| *key != current && !waits(*key) && !owes(*key);
+        let gone: Vec<u32> = self.epochs.keys().copied().filter(gone).collect();
         for key in gone {
             self.forget_epoch(key);
         }
@@ -353,7 +369,12 @@ impl State {
     }
 
     fn forget_through(&mut self, key: u32, lane: Lane, seq: u64) {
-        self.lane_mut(lane).retain(|w| w.epoch != key || w.seq > seq);
+        let queue = self.lane_mut(lane);
+        let begin = queue.partition_point(|w| w.epoch < key);
+        let end = queue.partition_point(|w| (w.epoch, w.seq) <= (key, seq));
+        if begin < end {
+            drop(queue.drain(begin..end));
+        }
     }
 
     /// Fault records before a checkpoint that it doesn't count were refused: their sync failed, and yet they came back.

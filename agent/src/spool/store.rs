@@ -20,6 +20,7 @@ use super::disk::{Disk, MachineDisk};
 use super::format::{self, FRAME_HEAD, Kind};
 use super::lock::lock;
 use super::recovery::{self, BadRange};
+use super::rules::Dropped;
 use super::state::{AckBody, Place, State, Waiting};
 use super::{Limits, SpoolError, Stats, repair, room};
 
@@ -130,7 +131,6 @@ impl Store {
         let lane = if matches!(payload, Payload::Samples(_)) { Lane::Sample } else { Lane::Fault };
         self.pay_owed();
         if lane == Lane::Sample && !room::has_reserve(self) {
-            self.state.counters.dropped += 1;
             return Err(SpoolError::NoRoomForSamples);
         }
         let seq = self.state.marks(self.current, lane).map_or(0, |m| m.last) + 1;
@@ -154,6 +154,12 @@ impl Store {
             self.state.apply_record(record, *place, kind == Kind::Moved);
         }
         Ok(())
+    }
+
+    /// Drops records that wait: counts those that were not lost before, and writes their gap.
+    pub(super) fn drop_records(&mut self, dropped: Dropped) -> Result<(), SpoolError> {
+        self.state.counters.dropped += dropped.newly;
+        self.put_gap(dropped.id, dropped.gap)
     }
 
     /// Writes `gap` in the place of the last record that it covers.
@@ -328,8 +334,8 @@ impl Store {
 
     /// Deletes segments that hold nothing waiting. A failure only costs room; the next call tries again.
     pub(super) fn delete_done(&mut self) {
-        let oldest_fault = self.state.fault.iter().map(|w| w.place.segment).min();
-        let oldest_sample = self.state.sample.iter().map(|w| w.place.segment).min();
+        let oldest_fault = self.state.oldest_needed(Lane::Fault, self.fault.numbers());
+        let oldest_sample = self.state.oldest_needed(Lane::Sample, self.sample.numbers());
         for (chain, oldest) in [(&mut self.fault, oldest_fault), (&mut self.sample, oldest_sample)] {
             if let Err(error) = chain.delete_before(oldest) {
                 tracing::warn!(%error, "spool: an old segment can't be deleted");

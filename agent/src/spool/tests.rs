@@ -21,6 +21,7 @@ mod simulated;
 mod model;
 mod sweep;
 mod damage;
+mod backlog;
 
 use simulated::SimulatedDisk;
 

@@ -44,6 +44,8 @@ struct Seen {
     /// Monotonic time at which the present command began.
     busy_since: Option<Duration>,
     last_error: Option<String>,
+    /// Monotonic time since which nothing that was to be written was.
+    refusing_since: Option<Duration>,
 }
 
 /// A handle to the open spool.
@@ -147,7 +149,12 @@ impl Spool {
         self.look(|seen| seen.busy_since).map(|since| self.time.monotonic().saturating_sub(since))
     }
 
-    /// The last refusal of the disk, until something succeeds.
+    /// For how long nothing could be written, if the last try failed: the disk refuses, or the fault lane is full.
+    pub fn refusing_for(&self) -> Option<Duration> {
+        self.look(|seen| seen.refusing_since).map(|since| self.time.monotonic().saturating_sub(since))
+    }
+
+    /// The last refusal of the disk, until something is written.
     pub(crate) fn last_error(&self) -> Option<String> {
         self.look(|seen| seen.last_error.clone())
     }
@@ -174,51 +181,61 @@ impl Spool {
 
 fn serve(mut store: Store, commands: &mpsc::Receiver<Command>, seen: &Mutex<Seen>, pushed: &Notify, time: &TimeSource) {
     while let Ok(command) = commands.recv() {
-        seen.lock().unwrap_or_else(PoisonError::into_inner).busy_since = Some(time.monotonic());
+        let now = time.monotonic();
+        seen.lock().unwrap_or_else(PoisonError::into_inner).busy_since = Some(now);
         match command {
             Command::Push(payload, answer) => {
                 let done = store.push(*payload);
                 let accepted = done.is_ok();
-                reply(seen, &store, answer, done);
+                reply(seen, &store, (answer, done), now, true);
                 if accepted {
                     pushed.notify_one();
                 }
             }
             Command::NextBatch(records, bytes, answer) => {
                 let done = store.next_batch(records, bytes);
-                reply(seen, &store, answer, done);
+                reply(seen, &store, (answer, done), now, false);
             }
             Command::Ack(acks, nonce, epoch, answer) => {
                 let done = store.ack(acks, nonce, epoch);
-                reply(seen, &store, answer, done);
+                reply(seen, &store, (answer, done), now, true);
             }
             Command::SetAside(id, why, answer) => {
                 let done = store.set_aside(id, &why);
-                reply(seen, &store, answer, done);
+                reply(seen, &store, (answer, done), now, false);
             }
         }
     }
 }
 
-/// Publishes the new state before the asker hears of it, so that it finds its own record there.
-fn reply<T>(seen: &Mutex<Seen>, store: &Store, answer: Answer<T>, done: Result<T, SpoolError>) {
+/// Publishes the new state before the asker hears of it, so that it finds its own record there. `wrote`: success means that
+/// the disk has taken something.
+fn reply<T>(seen: &Mutex<Seen>, store: &Store, to: (Answer<T>, Result<T, SpoolError>), now: Duration, wrote: bool) {
+    let (answer, done) = to;
     publish(seen, store);
-    if let Err(error) = &done {
-        let text = std::error::Error::source(error).map_or(error.to_string(), |source| format!("{error}: {source}"));
-        seen.lock().unwrap_or_else(PoisonError::into_inner).last_error = Some(text);
+    let mut known = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    match &done {
+        Err(error) => {
+            let text = std::error::Error::source(error).map_or(error.to_string(), |source| format!("{error}: {source}"));
+            known.last_error = Some(text);
+            if error.stops_recording() {
+                known.refusing_since = known.refusing_since.or(Some(now));
+            }
+        }
+        Ok(_) if wrote => (known.last_error, known.refusing_since) = (None, None),
+        Ok(_) => {}
     }
+    drop(known);
     // The asker may have given up waiting; what was done stays done.
     drop(answer.send(done));
 }
 
 fn publish(seen: &Mutex<Seen>, store: &Store) {
     let state = &store.state;
-    *seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen {
-        open: state.open.clone(),
-        stats: store.stats(),
-        nonce: state.nonce.clone(),
-        collector_epoch: state.collector_epoch.clone(),
-        busy_since: None,
-        last_error: None,
-    };
+    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    seen.open.clone_from(&state.open);
+    seen.stats = store.stats();
+    seen.nonce.clone_from(&state.nonce);
+    seen.collector_epoch.clone_from(&state.collector_epoch);
+    seen.busy_since = None;
 }

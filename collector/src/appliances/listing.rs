@@ -78,6 +78,7 @@ pub(crate) struct ApplianceNow {
     pub(crate) services: BTreeMap<String, ServiceState>,
     /// Declared business services; none means severity blind.
     pub(crate) declared_count: i64,
+    /// Not closed: its own, and those that hold an open episode of it.
     pub(crate) open_tickets: i64,
 }
 
@@ -101,7 +102,12 @@ macro_rules! appliance_text {
         "SELECT a.tenant_id, a.appliance_id, a.site_id, a.name, a.product, a.vendor, a.model, a.serial, a.duty, \
     a.agent_version, a.platform, a.state, a.held_reason, a.enrolled_at, l.last_seen_at, l.silent_since_at, l.goodbye_at, \
     l.expected_back_at, l.clock_offset_ms, l.backlog, l.present_values, l.services, \
-    (SELECT COUNT(*) FROM declared_services d WHERE d.tenant_id = a.tenant_id AND d.appliance_id = a.appliance_id) AS declared_count \
+    (SELECT COUNT(*) FROM declared_services d WHERE d.tenant_id = a.tenant_id AND d.appliance_id = a.appliance_id) AS declared_count, \
+    (SELECT COUNT(*) FROM (SELECT t.ticket_id FROM tickets t \
+        WHERE t.tenant_id = a.tenant_id AND t.appliance_id = a.appliance_id AND t.state <> 'closed' \
+        UNION SELECT t.ticket_id FROM episodes e JOIN tickets t ON t.tenant_id = e.tenant_id AND t.ticket_id = e.ticket_id \
+        WHERE e.tenant_id = a.tenant_id AND e.appliance_id = a.appliance_id AND e.cleared_at IS NULL AND t.state <> 'closed') AS held) \
+        AS open_tickets \
     FROM appliances a LEFT JOIN links l ON l.tenant_id = a.tenant_id AND l.appliance_id = a.appliance_id"
     };
 }
@@ -121,8 +127,7 @@ pub(crate) async fn list(
     if let Some(tenant_id) = tenant_id {
         query = query.bind(tenant_id.to_owned());
     }
-    let rows = query.fetch_all(&mut *conn).await?;
-    with_tickets(conn, rows.iter().map(from_row).collect::<Result<_, _>>()?).await
+    query.fetch_all(conn).await?.iter().map(from_row).collect()
 }
 
 /// Appliances that ask for somebody: held, silent, or with tickets that are not closed (the newest of them); at most about `limit`
@@ -146,44 +151,14 @@ pub(crate) async fn troubled(conn: &mut Conn, tenant_id: Option<&str>, limit: i6
     }
     let keys: Vec<Vec<String>> = keys.into_iter().collect();
     let rows = multi_row::select(conn, APPLIANCES_BY_KEY, &keys).await?;
-    with_tickets(conn, rows.iter().map(from_row).collect::<Result<_, _>>()?).await
+    rows.iter().map(from_row).collect()
 }
 
 /// The appliance of that id, whichever customer's: ids are unique over all. For the vendor's staff; others compare the tenant.
 pub(crate) async fn find(conn: &mut Conn, appliance_id: &str) -> Result<Option<ApplianceNow>, sqlx::Error> {
     let sql = format!("{APPLIANCE} WHERE a.appliance_id = $1");
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(appliance_id).fetch_optional(&mut *conn).await?;
-    let found = row.as_ref().map(from_row).transpose()?.into_iter().collect();
-    Ok(with_tickets(conn, found).await?.pop())
-}
-
-/// Counts the tickets that are not closed of each appliance: its own, and those that hold an episode of it. Read by customer: what
-/// is not closed is little, whatever an appliance has behind it.
-async fn with_tickets(conn: &mut Conn, mut appliances: Vec<ApplianceNow>) -> Result<Vec<ApplianceNow>, sqlx::Error> {
-    let tenants: BTreeSet<&String> = appliances.iter().map(|appliance| &appliance.tenant_id).collect();
-    let tenants: Vec<Vec<String>> = tenants.into_iter().map(|tenant| vec![tenant.clone()]).collect();
-    let rows = multi_row::select(
-        conn,
-        "SELECT t.ticket_id, t.appliance_id AS own, e.appliance_id AS joined FROM tickets t
-         LEFT JOIN episodes e ON e.tenant_id = t.tenant_id AND e.ticket_id = t.ticket_id
-         WHERE t.state <> 'closed' AND (t.tenant_id)",
-        &tenants,
-    )
-    .await?;
-    let mut held: BTreeSet<(String, String)> = BTreeSet::new();
-    for row in &rows {
-        let ticket_id: String = row.try_get("ticket_id")?;
-        held.extend(row.try_get::<Option<String>, _>("joined")?.map(|joined| (joined, ticket_id.clone())));
-        held.insert((row.try_get("own")?, ticket_id));
-    }
-    let mut counts: HashMap<&str, i64> = HashMap::new();
-    for (appliance_id, _) in &held {
-        *counts.entry(appliance_id).or_default() += 1;
-    }
-    for appliance in &mut appliances {
-        appliance.open_tickets = counts.get(appliance.appliance_id.as_str()).copied().unwrap_or_default();
-    }
-    Ok(appliances)
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(appliance_id).fetch_optional(conn).await?;
+    row.as_ref().map(from_row).transpose()
 }
 
 /// The names of these appliances by id, for lists of the vendor's staff.
@@ -222,7 +197,7 @@ fn from_row(row: &AnyRow) -> Result<ApplianceNow, sqlx::Error> {
         values: serde_json::from_str(&text("present_values")?).unwrap_or_default(),
         services: serde_json::from_str(&text("services")?).unwrap_or_default(),
         declared_count: row.try_get("declared_count")?,
-        open_tickets: 0,
+        open_tickets: row.try_get("open_tickets")?,
     })
 }
 
@@ -261,10 +236,14 @@ pub(crate) async fn samples(
     .bind(from.plus_ms(-LONGEST_RECORD_MS).0)
     .fetch_all(conn)
     .await?;
+    // One unpacker and one room for all: a week has two thousand records.
+    let mut unpacker = zstd::bulk::Decompressor::new().context("unpacking samples")?;
+    let mut json = Vec::with_capacity(MAX_METRICS_BYTES);
     rows.iter()
         .map(|row| {
             let packed: Vec<u8> = row.try_get("metrics")?;
-            let json = zstd::bulk::decompress(&packed, MAX_METRICS_BYTES).context("a stored sample")?;
+            json.clear();
+            unpacker.decompress_to_buffer(&packed, &mut json).context("a stored sample")?;
             Ok(Sample {
                 from_at: UnixMs(row.try_get("from_at")?),
                 to_at: UnixMs(row.try_get("to_at")?),

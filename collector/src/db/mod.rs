@@ -4,6 +4,7 @@
 //! commits together. On SQLite there is one writer connection with two queues (intake never waits behind more than one console
 //! write); on PostgreSQL every transaction is SERIALIZABLE and retried. Nothing here may know what the tables mean.
 
+use std::future::Future;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sqlx::any::{Any, AnyPoolOptions};
 use sqlx::pool::PoolConnection;
-use sqlx::{AnyConnection, AnyPool, Transaction};
+use sqlx::{AnyConnection, AnyPool, Connection as _, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub(crate) mod dump;
@@ -24,6 +25,13 @@ pub(crate) type Conn = AnyConnection;
 const MAX_TRIES: u32 = 24;
 /// The longest pause before another try.
 const LONGEST_PAUSE_MS: u64 = 100;
+
+/// The longest wait for a connection.
+const ACQUIRE_LIMIT: Duration = Duration::from_secs(10);
+/// The longest wait for a sign of life of a connection.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// The longest that intake works in one transaction: a connection that the network forgot never says so.
+pub(crate) const INTAKE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Which database it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +59,9 @@ pub(crate) struct Db {
     reader: AnyPool,
     writer_queue: Arc<Mutex<()>>,
     console_queue: Arc<Mutex<()>>,
+    /// Cut in simulations, at a commit.
+    #[cfg(test)]
+    pub(crate) power: testing::Power,
 }
 
 impl Db {
@@ -74,7 +85,15 @@ impl Db {
             Engine::Sqlite => pool(engine, url, Access::Read).await.context("opening the database for reading")?,
             Engine::Postgres => writer.clone(),
         };
-        Ok(Self { engine, writer, reader, writer_queue: Arc::default(), console_queue: Arc::default() })
+        Ok(Self {
+            engine,
+            writer,
+            reader,
+            writer_queue: Arc::default(),
+            console_queue: Arc::default(),
+            #[cfg(test)]
+            power: testing::Power::default(),
+        })
     }
 
     /// Which database it is.
@@ -97,6 +116,8 @@ impl Db {
 
     /// Begins a writing transaction; used through [`transact!`].
     pub(crate) async fn begin(&self, turn: Turn) -> Result<Writing, sqlx::Error> {
+        #[cfg(test)]
+        self.power.must_be_on()?;
         if self.engine == Engine::Postgres {
             return Ok(Writing { tx: self.writer.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await?, _turn: None });
         }
@@ -116,14 +137,25 @@ impl Db {
         tries: &mut u32,
     ) -> anyhow::Result<Option<T>> {
         let Writing { tx, _turn } = writing;
+        // SQLite answers by itself, however long a large commit takes.
+        let limit = if self.engine == Engine::Postgres { INTAKE_LIMIT } else { Duration::MAX };
+        #[cfg(test)]
+        let outcome = self.power.before_commit(outcome);
         let error = match outcome {
-            Ok(value) => match tx.commit().await {
-                Ok(()) => return Ok(Some(value)),
-                Err(error) => anyhow::Error::new(error).context("committing"),
+            Ok(value) => match tokio::time::timeout(limit, tx.commit()).await {
+                Ok(Ok(())) => {
+                    #[cfg(test)]
+                    self.power.after_commit()?;
+                    return Ok(Some(value));
+                }
+                Ok(Err(error)) => anyhow::Error::new(error).context("committing"),
+                Err(_) => anyhow::Error::new(sqlx::Error::PoolTimedOut).context("committing: the database does not answer"),
             },
             Err(error) => {
-                if let Err(lost) = tx.rollback().await {
-                    tracing::debug!(%lost, "rolling back: the connection is gone, which undoes it as well");
+                match tokio::time::timeout(ANSWER_LIMIT, tx.rollback()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(lost)) => tracing::debug!(%lost, "rolling back: the connection is gone, which undoes it as well"),
+                    Err(_) => tracing::debug!("rolling back: no answer; the connection is closed"),
                 }
                 error
             }
@@ -158,6 +190,17 @@ impl DerefMut for Writing {
     }
 }
 
+/// Runs a transaction's body; intake's within [`INTAKE_LIMIT`].
+pub(crate) async fn in_time<T>(turn: Turn, body: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    match turn {
+        Turn::Console => body.await,
+        Turn::Intake => match tokio::time::timeout(INTAKE_LIMIT, body).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(anyhow::Error::new(sqlx::Error::PoolTimedOut).context("the database does not answer")),
+        },
+    }
+}
+
 /// Runs a story in one transaction, again from its beginning if it lost a race: `transact!(db, Turn::Intake, |tx| { ..; Ok(value) })`.
 /// `tx` is `&mut Conn`. The body may run several times: it must have no effect but through `tx`.
 macro_rules! transact {
@@ -168,7 +211,7 @@ macro_rules! transact {
             let mut writing = db.begin($turn).await?;
             let outcome: anyhow::Result<_> = {
                 let $tx: &mut $crate::db::Conn = &mut writing;
-                async { $body }.await
+                $crate::db::in_time($turn, async { $body }).await
             };
             if let Some(value) = db.finish(writing, outcome, &mut tries).await? {
                 break value;
@@ -218,9 +261,26 @@ enum Access {
 }
 
 async fn pool(engine: Engine, url: &str, access: Access) -> Result<AnyPool, sqlx::Error> {
-    let options = AnyPoolOptions::new().acquire_timeout(Duration::from_secs(30));
+    let options = AnyPoolOptions::new().acquire_timeout(ACQUIRE_LIMIT).after_release(|conn, _| {
+        Box::pin(async move {
+            // SQLite ends a transaction by itself when the disk fails it; a connection that still counts itself as within one, or
+            // that no longer answers, would fail everyone after: it is closed.
+            match tokio::time::timeout(ANSWER_LIMIT, conn.ping()).await {
+                Ok(answered) => answered.map(|()| !conn.is_in_transaction()),
+                Err(_) => Err(sqlx::Error::PoolTimedOut),
+            }
+        })
+    });
     match engine {
-        Engine::Postgres => options.max_connections(16).connect(url).await,
+        Engine::Postgres => {
+            let options = options.max_connections(16).after_connect(|conn, _| {
+                Box::pin(async move {
+                    // A node that stands still within a transaction holds its locks: the others must not wait for it.
+                    sqlx::raw_sql("SET idle_in_transaction_session_timeout = '10s'").execute(conn).await.map(drop)
+                })
+            });
+            options.connect(url).await
+        }
         Engine::Sqlite => {
             let url = if url.contains('?') { url.to_owned() } else { format!("{url}?mode=rwc") };
             let connections = if access == Access::Write { 1 } else { 4 };
@@ -233,7 +293,7 @@ async fn pool(engine: Engine, url: &str, access: Access) -> Result<AnyPool, sqlx
                         let pragmas = match access {
                             Access::Write => {
                                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-                                 PRAGMA busy_timeout = 10000; PRAGMA journal_size_limit = 67108864;
+                                 PRAGMA busy_timeout = 5000; PRAGMA journal_size_limit = 67108864;
                                  PRAGMA cache_size = -65536;"
                             }
                             Access::Read => "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;",

@@ -57,6 +57,18 @@ pub(crate) async fn of_appliance_between(
     rows.iter().map(from_row).collect()
 }
 
+/// An appliance's open episodes, oldest first.
+pub(crate) async fn open_of_appliance(conn: &mut Conn, tenant_id: &str, appliance_id: &str) -> Result<Vec<Episode>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT * FROM episodes WHERE tenant_id = $1 AND appliance_id = $2 AND state = 'open' ORDER BY raised_at, episode",
+    )
+    .bind(tenant_id)
+    .bind(appliance_id)
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(from_row).collect()
+}
+
 /// All open episodes of a customer, oldest first.
 pub(crate) async fn open_of_tenant(conn: &mut Conn, tenant_id: &str) -> Result<Vec<Episode>, sqlx::Error> {
     let rows = sqlx::query("SELECT * FROM episodes WHERE tenant_id = $1 AND state = 'open' ORDER BY raised_at, episode")

@@ -3,7 +3,7 @@
 //!
 //! It answers nobody: the worker does, after the commit (R28).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use mainstay_shared::directive::Directive;
 use mainstay_shared::heartbeat::PollRequest;
@@ -11,8 +11,10 @@ use mainstay_shared::ids::{Epoch, Lane};
 use mainstay_shared::time_source::UnixMs;
 
 use super::World;
+use super::faults_arrive::weigh_again;
 use super::heartbeat_arrives::heartbeat_arrives;
-use super::report_arrives::{Outcome, Taking, lane_key, report_arrives};
+use super::report_arrives::report_arrives;
+use super::taking::{Outcome, Taking, lane_key};
 use crate::appliances::links::{LinkKey, LoadedLink};
 use crate::appliances::{Identity, directives, links};
 use crate::audit;
@@ -91,6 +93,9 @@ pub(super) async fn take_batch(
     let Taking { tx, mut links, marks, samples, losses, changed, .. } = taking;
     save_marks(tx, &mut links, &marks).await?;
     links::save(tx, &links).await?;
+    for tenant_id in left(batch, &answers) {
+        weigh_again(tx, &world.config, world.time.now(), tenant_id).await?;
+    }
     records::add_samples(tx, samples).await?;
     records::add_losses(tx, &losses, world.time.now()).await?;
     complete(tx, world, batch, &mut answers).await?;
@@ -98,6 +103,12 @@ pub(super) async fn take_batch(
         mark_change(tx).await?;
     }
     Ok((answers, changed))
+}
+
+/// The customers of which an appliance says goodbye.
+fn left<'b>(batch: &[&'b Said], answers: &[Answer]) -> BTreeSet<&'b str> {
+    let leaves = |answer: &Answer| matches!(answer, Answer::Report(Outcome::Taken(taken), _) if taken.says_goodbye);
+    batch.iter().zip(answers).filter(|(_, answer)| leaves(answer)).map(|(said, _)| said.who.tenant_id.as_str()).collect()
 }
 
 /// The marks that a batch needs: those of the present runs came with the links; rows are asked for other runs only.

@@ -9,6 +9,8 @@ use super::World;
 use crate::lifecycle::Stop;
 
 const PERIOD: Duration = Duration::from_millis(500);
+/// The longest that one look may take.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 
 /// Publishes on `publish`, whose receiver is `world.changes`, until the soft stop.
 ///
@@ -16,7 +18,9 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// Never: a read that fails is logged and tried again.
 pub(crate) async fn run(world: World, publish: watch::Sender<i64>, stop: Stop) -> anyhow::Result<()> {
     while !stop.is_stopping() {
-        match once(&world).await {
+        // A connection that the network forgot never says so.
+        let looked = tokio::time::timeout(ANSWERS_WITHIN, once(&world)).await;
+        match looked.unwrap_or_else(|_| Err(anyhow::anyhow!("the database does not answer"))) {
             Ok(newest) => {
                 publish.send_if_modified(|known| std::mem::replace(known, newest) != newest);
             }

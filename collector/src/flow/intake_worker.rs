@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::World;
 use super::batch::{Answer, Message, Said, take_batch};
-use super::report_arrives::Outcome;
+use super::taking::Outcome;
 use crate::appliances::clone::StaleReason;
 use crate::appliances::links::LinkKey;
 use crate::appliances::{Identity, links};
@@ -135,7 +135,7 @@ impl Worker {
         self.counts.batch_size.observe(batch.len() as f64);
         match commit(&self.world, &self.ended_epochs, &batch).await {
             Ok(answers) => batch.into_iter().zip(answers).for_each(|(job, answer)| self.answer(job, Ok(answer))),
-            Err(error) if batch.len() == 1 => self.refuse(batch, &error),
+            Err(error) if batch.len() == 1 || is_the_moment(&error) => self.refuse(batch, &error),
             Err(error) => {
                 tracing::warn!(error = %format!("{error:#}"), count = batch.len(), "a batch failed: trying each message alone");
                 for job in batch {
@@ -197,6 +197,11 @@ impl Worker {
     fn monotonic_ms(&self) -> u64 {
         u64::try_from(self.world.time.monotonic().as_millis()).unwrap_or(u64::MAX - 1)
     }
+}
+
+/// Whether the database failed, whatever it was asked: trying each message alone would only make all of them wait.
+fn is_the_moment(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<sqlx::Error>()) && !is_poison(error)
 }
 
 /// Whether the values themselves were refused (a broken constraint, SQLSTATE class 22), rather than the moment.

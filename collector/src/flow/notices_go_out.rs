@@ -3,21 +3,29 @@
 //! It runs when something changed and on a period. What is cut off here is sent again after its lease, with the same
 //! Message-ID; "sent" is stored on acknowledgement only (R32).
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use mainstay_shared::time_source::UnixMs;
 
 use super::World;
 use crate::db::{Turn, transact};
 use crate::lifecycle::{Lifecycle, Stop};
 use crate::notices::mail::Way;
-use crate::notices::outbox::{self, Notice, Settled};
+use crate::notices::outbox::{self, Notice, Outcome, Settled};
 
 /// How often the outbox is looked at when nothing seems to have changed.
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// How many mails are under way at once.
 const BATCH: i64 = 8;
+
+/// How long it is tried to record that a mail was taken, and how often.
+const SETTLES_WITHIN: Duration = Duration::from_secs(3600);
+const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Starts the story, if there is a way out for mail.
 ///
@@ -55,7 +63,7 @@ pub(crate) async fn once(world: &World, way: &Way, stop: &Stop) -> anyhow::Resul
         if claimed.is_empty() {
             break;
         }
-        for settled in join_all(claimed.iter().map(|notice| send(world, way, notice))).await {
+        for settled in join_all(claimed.iter().map(|notice| send(world, way, stop, notice))).await {
             sent += usize::from(settled? == Settled::Sent);
         }
     }
@@ -73,12 +81,59 @@ async fn claim(world: &World) -> anyhow::Result<Vec<Notice>> {
     Ok(transact!(world.db, Turn::Intake, |tx| { Ok(outbox::claim(tx, now, BATCH).await?) }))
 }
 
-async fn send(world: &World, way: &Way, notice: &Notice) -> anyhow::Result<Settled> {
-    let outcome = way.send(notice).await;
-    let now = world.time.now();
-    let settled = transact!(world.db, Turn::Intake, |tx| { outbox::settle(tx, now, notice, &outcome).await });
+async fn send(world: &World, way: &Way, stop: &Stop, notice: &Notice) -> anyhow::Result<Settled> {
+    let (outcome, held) = hand_over(world, way, notice).await;
+    let notice = &held;
+    let begun = world.time.monotonic();
+    let settled = loop {
+        match settle(world, notice, &outcome).await {
+            Ok(settled) => break settled,
+            // What the server took must not be forgotten because the database is away: it would be sent again.
+            Err(error) if outcome == Outcome::Acknowledged && !stop.is_stopping() && within(world, begun) => {
+                tracing::warn!(notice = %notice.notice_id, error = %format!("{error:#}"), "taken by the mail server, not recorded yet");
+                tokio::time::sleep(SETTLE_PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    };
     tracing::info!(notice = %notice.notice_id, kind = %notice.kind, subject = %notice.subject_id, tries = notice.tries, ?outcome, ?settled, "notice");
     Ok(settled)
+}
+
+async fn settle(world: &World, notice: &Notice, outcome: &Outcome) -> anyhow::Result<Settled> {
+    let now = world.time.now();
+    Ok(transact!(world.db, Turn::Intake, |tx| { outbox::settle(tx, now, notice, outcome).await }))
+}
+
+fn within(world: &World, begun: Duration) -> bool {
+    world.time.monotonic().saturating_sub(begun) < SETTLES_WITHIN
+}
+
+/// Goes on with the hand-over only while the row is ours: a node that stood still must not end a mail that another has sent since.
+/// When the lease is over and nobody has claimed the row, it is leased again. Answers the notice as it is leased at the end.
+async fn hand_over(world: &World, way: &Way, notice: &Notice) -> (Outcome, Notice) {
+    let mut held = notice.clone();
+    let mut sending = pin!(way.send(notice));
+    loop {
+        let ends_at = held.next_try_at;
+        let step = poll_fn(|context| match ends_at {
+            Some(ends_at) if world.time.now() >= ends_at => Poll::Ready(None),
+            _ => sending.as_mut().poll(context).map(Some),
+        });
+        if let Some(outcome) = step.await {
+            return (outcome, held);
+        }
+        match renew(world, &held).await {
+            Ok(Some(until)) => held.next_try_at = Some(until),
+            Ok(None) => return (Outcome::NotNow("another collector has claimed it meanwhile".to_owned()), held),
+            Err(error) => return (Outcome::NotNow(format!("its lease is over: {error:#}")), held),
+        }
+    }
+}
+
+async fn renew(world: &World, held: &Notice) -> anyhow::Result<Option<UnixMs>> {
+    let now = world.time.now();
+    Ok(transact!(world.db, Turn::Intake, |tx| { Ok(outbox::renew(tx, now, held).await?) }))
 }
 
 #[cfg(test)]

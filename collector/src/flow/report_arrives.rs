@@ -3,75 +3,27 @@
 //! Runs inside the transaction of a batch (`intake_worker`). Nothing is answered from here: what is returned is told to the agent
 //! after commit only (R28). A report is refused whole only when it is stale; single records are refused one by one.
 
-use std::collections::HashMap;
-
-use mainstay_shared::ids::{Epoch, Lane, Nonce, RecordId};
+use mainstay_shared::fault::{FaultChange, FaultChangeKind, FaultGrounds, FaultKey};
+use mainstay_shared::ids::{Lane, Nonce, RecordId};
 use mainstay_shared::record::{Gap, Goodbye, Payload, Started};
 use mainstay_shared::report::RefusedRecord;
 use mainstay_shared::time_source::UnixMs;
-use ring::rand::SystemRandom;
 
 use super::collector_faults;
 use super::faults_arrive::{ArrivedChange, ArrivedFrom, faults_arrive};
-use crate::appliances::clone::{HoldReason, NonceVerdict, Remembered, Said, StaleReason, judge};
+use super::taking::{Outcome, Taken, Taking, lane_key};
+use crate::appliances::clone::{HoldReason, NonceVerdict, Remembered, Said, judge};
 use crate::appliances::links::{self, Away, Link, LinkKey, LoadedLink};
 use crate::appliances::{ApplianceEvent, ApplianceState, Identity, store, subject};
 use crate::audit;
-use crate::config::Config;
 use crate::db::Conn;
-use crate::intake::marks::Marks;
+use crate::faults::store as faults;
 use crate::intake::ready::{Content, ReadyRecord, ReadyReport};
 use crate::intake::rules::{self, Frame, Made, Place};
 use crate::intake::{LaneKey, Loss, StoredSamples, store as records};
 
 /// The code of the fault that a copy raises, on the component `agent`.
 pub(crate) const CODE_IDENTITY_CLONED: &str = "identity_cloned";
-
-/// A batch being taken: what was loaded for all its messages, and what will be written for all of them at its end.
-pub(crate) struct Taking<'t> {
-    pub(crate) tx: &'t mut Conn,
-    pub(crate) config: &'t Config,
-    pub(crate) rng: &'t SystemRandom,
-    pub(crate) links: HashMap<LinkKey, LoadedLink>,
-    pub(crate) marks: Marks,
-    pub(crate) samples: Vec<(LinkKey, StoredSamples)>,
-    pub(crate) losses: Vec<Loss>,
-    /// How often an ended epoch of an appliance has spoken lately.
-    pub(crate) ended_epochs: &'t HashMap<LinkKey, u32>,
-    /// Something that a page shows has changed.
-    pub(crate) changed: bool,
-}
-
-/// What became of a report.
-#[derive(Debug, Clone)]
-pub(crate) enum Outcome {
-    /// It was taken.
-    Taken(Box<Taken>),
-    /// A newer one came before it: nothing was processed.
-    Stale(StaleReason),
-    /// Its appliance is gone.
-    Gone,
-}
-
-/// A taken report.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Taken {
-    pub(crate) acks: Vec<RecordId>,
-    pub(crate) nonce: Option<Nonce>,
-    pub(crate) refused: Vec<RefusedRecord>,
-    /// Fault-lane records that the receipt names, with their hashes; replays among them.
-    pub(crate) receipted: Vec<(RecordId, String)>,
-    pub(crate) held: bool,
-    /// New records by lane, for the counters: fault, sample.
-    pub(crate) new_records: [u64; 2],
-    pub(crate) replays: u64,
-    /// Records lost by lane: fault, sample.
-    pub(crate) lost: [u64; 2],
-    /// Another run of the agent had spoken in between: two machines take turns.
-    pub(crate) ended_epoch: bool,
-    /// The appliance was held by this report.
-    pub(crate) newly_held: bool,
-}
 
 /// Takes one report of a batch.
 pub(crate) async fn report_arrives(
@@ -94,7 +46,6 @@ pub(crate) async fn report_arrives(
         key,
         taken: Taken::default(),
         changes: Vec::new(),
-        goodbye: false,
     };
     if let NonceVerdict::Copy(reason) = verdict {
         story.taken.ended_epoch = reason == HoldReason::TwoRuns;
@@ -123,11 +74,6 @@ fn verdict_on(link: &Link, request: &ReadyReport, epoch_known: bool, ended_epoch
     judge(remembered, said)
 }
 
-/// A lane of an appliance's run.
-pub(super) fn lane_key((tenant_id, appliance_id): &LinkKey, epoch: &Epoch, lane: Lane) -> LaneKey {
-    LaneKey { tenant_id: tenant_id.clone(), appliance_id: appliance_id.clone(), epoch: epoch.clone(), lane }
-}
-
 /// One report on its way through.
 struct Story {
     key: LinkKey,
@@ -135,8 +81,6 @@ struct Story {
     frame: Frame,
     taken: Taken,
     changes: Vec<ArrivedChange>,
-    /// The sender says goodbye in this report.
-    goodbye: bool,
 }
 
 impl Story {
@@ -241,6 +185,9 @@ impl Story {
         match payload {
             Payload::Fault(change) => self.changes.push(ArrivedChange { record: id, occurred_at, change: change.clone() }),
             Payload::Gap(gap) => self.take_gap(taking, lane, gap.clone()).await?,
+            Payload::OpenFaults(open) if record.id.epoch == self.frame.epoch => {
+                self.end_all_but(taking, (&id, occurred_at), &open.episodes).await?;
+            }
             Payload::Started(started) if record.id.epoch == self.frame.epoch => self.take_start(taking, started).await?,
             Payload::Goodbye(goodbye) if record.id.epoch == self.frame.epoch => {
                 self.take_goodbye(taking, record, occurred_at, goodbye).await?;
@@ -249,7 +196,39 @@ impl Story {
                 self.note(taking, &ApplianceEvent::TestReceived { mark: test.mark.clone(), note: test.note.clone() }).await?;
             }
             // A start or goodbye of an epoch that has ended: kept as a record, overtaken as news.
-            Payload::Started(_) | Payload::Goodbye(_) | Payload::Samples(_) => {}
+            Payload::Started(_) | Payload::Goodbye(_) | Payload::OpenFaults(_) | Payload::Samples(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The agent told all that is open: what else is held open of it ended after the backup that the collector's memory came from.
+    /// A copy's word ends nothing.
+    async fn end_all_but(
+        &mut self,
+        taking: &mut Taking<'_>,
+        (id, occurred_at): (&RecordId, UnixMs),
+        open: &[RecordId],
+    ) -> anyhow::Result<()> {
+        if taking.links.get(&self.key).is_none_or(|loaded| loaded.state == ApplianceState::Held) {
+            return Ok(());
+        }
+        for held in faults::open_of_appliance(taking.tx, &self.key.0, &self.key.1).await? {
+            // What the collector found itself has no agent's id.
+            let Ok(episode) = held.episode.parse::<RecordId>() else { continue };
+            if open.contains(&episode) {
+                continue;
+            }
+            let change = FaultChange {
+                kind: FaultChangeKind::Cleared,
+                key: FaultKey::new(held.component, held.code),
+                episode: Some(episode),
+                level: held.level,
+                summary: String::new(),
+                grounds: FaultGrounds::default(),
+                at: occurred_at,
+                present_at_start: false,
+            };
+            self.changes.push(ArrivedChange { record: id.clone(), occurred_at, change });
         }
         Ok(())
     }
@@ -287,7 +266,7 @@ impl Story {
         let away = Away { reason: goodbye.reason.clone(), since_at: occurred_at, expected_back_at: back };
         links::set_away(taking.tx, &self.key, Some(&away)).await?;
         loaded.said_goodbye = true;
-        self.goodbye = true;
+        self.taken.says_goodbye = true;
         taking.changed = true;
         Ok(())
     }
@@ -311,7 +290,7 @@ impl Story {
     async fn move_link(&mut self, taking: &mut Taking<'_>, request: &ReadyReport, verdict: NonceVerdict) -> anyhow::Result<()> {
         let received_at = self.frame.received_at;
         let Some(loaded) = taking.links.get_mut(&self.key) else { return Ok(()) };
-        if loaded.link().epoch != request.epoch.as_str() && !self.goodbye {
+        if loaded.link().epoch != request.epoch.as_str() && !self.taken.says_goodbye {
             forget_goodbye(taking.tx, &self.key, loaded).await?;
         }
         let link = loaded.touch();

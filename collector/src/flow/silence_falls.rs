@@ -55,7 +55,8 @@ pub(super) async fn once(world: &World, now: UnixMs) -> anyhow::Result<()> {
         Whose::Ours { .. } => Ok(()),
         Whose::Customers => {
             if is_ours_already {
-                ours_is_over(world, now).await?;
+                // Those who are still on their way back get the time that they get after the collector's own start.
+                return ours_is_over(world, now).await;
             }
             let whose_sites = unheard.iter().map(|link| (link.tenant_id.clone(), link.site_id.clone())).collect();
             let per_site = match any_silent {
@@ -78,6 +79,7 @@ async fn ours(world: &World, now: UnixMs, silent_customers: usize, customers: us
 
 async fn ours_is_over(world: &World, now: UnixMs) -> anyhow::Result<()> {
     transact!(world.db, Turn::Intake, |tx| {
+        links::collector_starts(tx, now).await?;
         clear(tx, &world.config, now, &vendor(), COMPONENT_LINK, CODE_MASS_SILENCE, "most_heard_again").await
     });
     Ok(())

@@ -100,6 +100,7 @@ async fn clocks_run(world: &World, now: UnixMs) -> anyhow::Result<()> {
         }
         Ok(())
     });
+    world.look_now.notify_one();
     Ok(())
 }
 

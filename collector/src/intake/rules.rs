@@ -9,7 +9,8 @@ use mainstay_shared::check::{CheckResult, DeclaredService};
 use mainstay_shared::fault::FaultChange;
 use mainstay_shared::ids::{Epoch, Lane, RecordId};
 use mainstay_shared::limits::{
-    MAX_CHECKS, MAX_NAME_CHARS, MAX_RECORD_BYTES, MAX_SERVICES, MAX_TEXT_CHARS, MAX_VALUES, clean_text, is_good_name,
+    MAX_CHECKS, MAX_NAME_CHARS, MAX_OPEN_FAULTS, MAX_RECORD_BYTES, MAX_SERVICES, MAX_TEXT_CHARS, MAX_VALUES, clean_text,
+    is_good_name,
 };
 use mainstay_shared::record::{Folded, Gap, Goodbye, Payload, Record, Started, TestMessage};
 use mainstay_shared::time_source::UnixMs;
@@ -110,6 +111,10 @@ pub(crate) fn clean(record: &Record, json_bytes: usize) -> Result<Payload, Unfit
         Payload::Started(started) if in_fault_lane => clean_started(started).map(Payload::Started),
         Payload::Goodbye(goodbye) if in_fault_lane => {
             Ok(Payload::Goodbye(Goodbye { reason: word(&goodbye.reason), ..goodbye.clone() }))
+        }
+        Payload::OpenFaults(open) if in_fault_lane => {
+            most(open.episodes.len(), MAX_OPEN_FAULTS, "open faults")?;
+            Ok(Payload::OpenFaults(open.clone()))
         }
         Payload::Test(test) if in_fault_lane => Ok(Payload::Test(TestMessage { mark: word(&test.mark), note: line(&test.note) })),
         _ => Err(Unfit::Lane(record.id.lane.as_str())),

@@ -150,6 +150,21 @@ pub(crate) async fn claim(tx: &mut Conn, now: UnixMs, limit: i64) -> Result<Vec<
     rows.iter().map(from_row).collect()
 }
 
+/// Leases a claimed notice for longer, unless it was claimed by another since. Answers until when.
+pub(crate) async fn renew(tx: &mut Conn, now: UnixMs, held: &Notice) -> Result<Option<UnixMs>, sqlx::Error> {
+    let until = now.plus(LEASE);
+    let done = sqlx::query(
+        "UPDATE outbox SET next_try_at = $3 WHERE tenant_id = $1 AND notice_id = $2 AND state = 'waiting' AND next_try_at = $4",
+    )
+    .bind(&held.tenant_id)
+    .bind(&held.notice_id)
+    .bind(until.0)
+    .bind(held.next_try_at.map_or(0, |at| at.0))
+    .execute(tx)
+    .await?;
+    Ok((done.rows_affected() == 1).then_some(until))
+}
+
 /// Stores what the mail server said of a claimed notice, and records it with its ticket.
 pub(crate) async fn settle(tx: &mut Conn, now: UnixMs, claimed: &Notice, outcome: &Outcome) -> anyhow::Result<Settled> {
     let (kind, recipient) = (claimed.kind.clone(), claimed.recipient.clone());

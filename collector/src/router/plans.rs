@@ -33,7 +33,8 @@ const GROWING: [&str; 10] =
     ["tickets", "episodes", "events", "clocks", "outbox", "samples", "links", "fault_records", "appliances", "directives"];
 
 /// Indexes of what is not settled: reading one whole reads what is open, waits or is due, however long the history is.
-const UNSETTLED: [&str; 12] = [
+const UNSETTLED: [&str; 13] = [
+    "tickets_live_by_appliance",
     "tickets_live",
     "tickets_live_by_customer",
     "tickets_live_counts",

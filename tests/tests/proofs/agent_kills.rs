@@ -1,10 +1,10 @@
-//! SIGKILL of the real agent before each of its file-system calls, at its start and while it accepts and is acknowledged; then at
-//! random moments while real services fail. A kill keeps the page cache, so this proves the order of steps; power cuts prove
-//! durability.
+//! SIGKILL of the real agent before each of its file-system calls, at its start and while it accepts and is acknowledged. A kill
+//! keeps the page cache, so this proves the order of steps; power cuts prove durability.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use e2e::agent::Agent;
 use e2e::injection::Injection;
 use e2e::patience::A_WHILE;
 
@@ -130,7 +130,7 @@ async fn point(lab: &mut Lab, phase: Phase, call: &str, when: u32, dice: &mut Di
         Phase::Start => {
             lab.agent.kill()?;
             if dice.below(2) == 0 {
-                lab.tear_the_end(&vec![0x4d; 1 + usize::try_from(dice.below(40))?])?;
+                lab.tear_the_end(1 + usize::try_from(dice.below(40))?)?;
             }
             lab.agent.start_under(&injection)?;
             if lab.agent.answers().await.is_ok() { Run::Unharmed } else { Run::Killed }
@@ -164,6 +164,40 @@ async fn taken_or_ended(lab: &mut Lab) -> Result<()> {
         Ok((status["spool"]["fault_records"] == 0).then_some(()))
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_in_the_enrolment_uses_the_join_string_up_once() {
+    let whole = Scale::from_environment().whole;
+    let calls = if whole { CALLS } else { CHANGING };
+    let mut points = 0;
+    for call in calls {
+        points += replay("a_kill_in_the_enrolment", 1, enrol_killed(call, if whole { 100 } else { 2 }).await);
+    }
+    assert!(points > 4, "only {points} kills happened");
+    println!("soak: part=agent-enrolment-kills points={points} seeds=1 losses=0");
+}
+
+/// `enroll` killed before its first, second... such call, then repeated as its error message and the manual say.
+async fn enrol_killed(call: &str, at_most: u32) -> Result<u64> {
+    for when in 1..=at_most {
+        let mut lab = Lab::not_enrolled(Agent::fresh("")?).await?;
+        let state = lab.agent.state_dir();
+        let files = ["identity.json", "identity.json.new", "enrolment-attempt.json", "enrolment-attempt.json.new", "time.json"];
+        let mut paths: Vec<_> = files.iter().map(|name| state.join(name)).collect();
+        paths.push(state.clone());
+        let end = lab.agent.enrol_under(lab.ledger.join(), &Injection::kill(call, when, paths)).await?;
+        if end.code == 0 {
+            return Ok(u64::from(when) - 1);
+        }
+        let repeated = lab.agent.enrol(lab.ledger.join()).await?;
+        let what = format!("enroll repeated after a kill before {call} number {when}");
+        anyhow::ensure!(repeated.code == 0 || repeated.stderr.contains("already enrolled"), "{what}: {repeated:?}");
+        lab.start().await.context(what)?;
+        anyhow::ensure!(lab.tell().await?, "an enrolled agent accepts");
+        lab.judge("a kill in the enrolment").await?;
+    }
+    Ok(u64::from(at_most))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,6 +15,9 @@ use mainstay_shared::ids::RecordId;
 /// Small, so that segments are begun and deleted all the time.
 const SMALL_QUEUE: &str = "[spool]\nmax_size = \"1MiB\"\n";
 
+/// What a segment begins with, before its first frame (the format's own description).
+const SEGMENT_MAGIC_BYTES: usize = 8;
+
 /// An enrolled agent, its ledger, and what it has accepted.
 pub(crate) struct Lab {
     pub(crate) agent: Agent,
@@ -32,12 +35,18 @@ impl Lab {
     }
 
     pub(crate) async fn with(disk: Option<&Path>, settings: &str) -> Result<Self> {
-        let ledger = Ledger::start().await?;
         let agent = match disk {
             Some(disk) => Agent::fresh_on(disk, settings)?,
             None => Agent::fresh(settings)?,
         };
-        agent.enrol(ledger.join()).await?.good().context("enroll")?;
+        let lab = Self::not_enrolled(agent).await?;
+        lab.agent.enrol(lab.ledger.join()).await?.good().context("enroll")?;
+        Ok(lab)
+    }
+
+    /// With an agent that is only configured.
+    pub(crate) async fn not_enrolled(agent: Agent) -> Result<Self> {
+        let ledger = Ledger::start().await?;
         let side = tempfile::tempdir()?;
         let side_log = File::create(side.path().join("accepted"))?;
         Ok(Self { agent, ledger, accepted: Vec::new(), next: 1, side_log, side })
@@ -74,13 +83,19 @@ impl Lab {
         Ok(count)
     }
 
-    /// The judgement now; the agent may run or not.
-    pub(crate) async fn judge(&self, after: &str) -> Result<()> {
+    /// What the oracle finds now; the agent may run or not.
+    pub(crate) async fn losses(&self) -> Result<Vec<String>> {
         // What is acknowledged between the two looks is in the ledger, so the queue is read first.
         let waiting = self.agent.waiting().await?;
         let taken = self.ledger.taken();
         let mut losses = judge(&self.accepted, &taken, &waiting).losses;
         losses.extend(self.ledger.wrong());
+        Ok(losses)
+    }
+
+    /// The judgement now: an error with all that was found, and the evidence kept.
+    pub(crate) async fn judge(&self, after: &str) -> Result<()> {
+        let losses = self.losses().await?;
         if losses.is_empty() {
             return Ok(());
         }
@@ -140,12 +155,14 @@ impl Lab {
         entries.filter_map(|entry| number(&entry.file_name().to_string_lossy())).max().unwrap_or(1)
     }
 
-    /// Leaves an unfinished write at the end of the newest segment, as a power cut would. The agent must not run.
-    pub(crate) fn tear_the_end(&self, bytes: &[u8]) -> Result<()> {
+    /// Leaves an unfinished write at the end of the newest segment, as a power cut would: so many bytes of a frame, told again
+    /// from the segment's own first. The agent must not run.
+    pub(crate) fn tear_the_end(&self, bytes: usize) -> Result<()> {
         let name = format!("fault-{:08x}.seg", self.newest_segment("fault"));
         let path = self.agent.state_dir().join("spool").join(name);
-        let Ok(mut file) = File::options().append(true).open(path) else { return Ok(()) };
-        Ok(file.write_all(bytes)?)
+        let Ok(segment) = std::fs::read(&path) else { return Ok(()) };
+        let torn = segment.iter().skip(SEGMENT_MAGIC_BYTES).take(bytes).copied().collect::<Vec<u8>>();
+        Ok(File::options().append(true).open(path)?.write_all(&torn)?)
     }
 }
 

@@ -3,5 +3,6 @@
 
 mod lab;
 mod agent_kills;
+mod agent_random_kills;
 mod agent_power_cuts;
 mod agent_bad_disks;

@@ -91,8 +91,7 @@ impl Sweep {
         let peers = peers(&scene, PEERS, &[], &mut seed).await?;
         let calls = SYSCALLS.into_iter().map(|call| (call, 8)).collect();
         let answer = Duration::from_millis(50);
-        let mut sweep =
-            Self { scene, peers, post, seed, cuts: Cuts::new(), offset_s, answer, calls, points: BTreeMap::new() };
+        let mut sweep = Self { scene, peers, post, seed, cuts: Cuts::new(), offset_s, answer, calls, points: BTreeMap::new() };
         for _ in 0..3 {
             sweep.round().await?;
             sweep.answer = sweep.peers.iter().map(|peer| peer.slowest).max().unwrap_or(sweep.answer);

@@ -20,7 +20,7 @@ use crate::scene::{Scene, clear, raise};
 
 /// Services that each peer declares; the last is one of a pair with another peer's.
 const SERVICES: [&str; 4] = ["door", "desk", "vault", "core"];
-/// The longest that a peer waits for one answer.
+/// The longest that a peer waits for one answer, unless told otherwise.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// What is under way at this moment.
@@ -53,6 +53,7 @@ pub(crate) struct LoadedPeer {
     wire: WireAgent,
     seed: Seed,
     doors: Vec<String>,
+    answer_limit: Duration,
     /// What fails now, and the record that said so.
     failing: BTreeMap<&'static str, Record>,
     waiting: Vec<Record>,
@@ -80,6 +81,11 @@ impl LoadedPeer {
             _ => None,
         };
         self.of_kind(FaultChangeKind::Cleared).filter_map(episode).collect()
+    }
+
+    /// How long it waits for one answer before it asks again, at another door where there is one.
+    pub(crate) fn waits_at_most(&mut self, limit: Duration) {
+        self.answer_limit = limit;
     }
 
     fn of_kind(&self, kind: FaultChangeKind) -> impl Iterator<Item = &Record> {
@@ -111,9 +117,8 @@ impl LoadedPeer {
             if time.monotonic() > A_WHILE {
                 bail!("{} has not been acknowledged for {A_WHILE:?}: {last}", self.appliance());
             }
-            if self.doors.len() > 1 && self.seed.once_in(3) {
-                let door = self.doors[self.seed.place(self.doors.len())].clone();
-                self.wire = self.wire.at(&door);
+            if self.seed.once_in(4) {
+                self.moves();
             }
             let count = 1 + self.seed.place(self.waiting.len());
             let begun = time.monotonic();
@@ -122,7 +127,8 @@ impl LoadedPeer {
                 Err(error) => {
                     last = format!("{error:#}");
                     flight.refused.fetch_add(1, Ordering::SeqCst);
-                    tokio::time::sleep(Duration::from_millis(10 + self.seed.below(30))).await;
+                    self.moves();
+                    tokio::time::sleep(Duration::from_millis(20 + self.seed.below(60))).await;
                 }
             }
             self.slowest = self.slowest.max(time.monotonic().saturating_sub(begun));
@@ -135,11 +141,19 @@ impl LoadedPeer {
         Ok(())
     }
 
+    /// On to the next door.
+    fn moves(&mut self) {
+        if !self.doors.is_empty() {
+            self.doors.rotate_left(1);
+            self.wire = self.wire.at(&self.doors[0]);
+        }
+    }
+
     async fn ask(&mut self, flight: &Flight, count: usize) -> Result<ReportReply> {
         let request = self.wire.report_of(self.waiting[..count].to_vec());
         flight.asking.fetch_add(1, Ordering::SeqCst);
         flight.asked.fetch_add(1, Ordering::SeqCst);
-        let answer = tokio::time::timeout(ANSWER_LIMIT, self.wire.send(PATH_REPORTS, &request)).await;
+        let answer = tokio::time::timeout(self.answer_limit, self.wire.send(PATH_REPORTS, &request)).await;
         flight.asking.fetch_sub(1, Ordering::SeqCst);
         answer.context("no answer in time")??.good()
     }
@@ -149,9 +163,7 @@ impl LoadedPeer {
         ensure!(reply.refused.is_empty(), "{:?}", reply.refused);
         self.wire.nonce = Some(reply.nonce.clone());
         let is_acknowledged = |record: &Record| {
-            reply.acks.iter().any(|ack| {
-                ack.epoch == record.id.epoch && ack.lane == record.id.lane && ack.seq >= record.id.seq
-            })
+            reply.acks.iter().any(|ack| ack.epoch == record.id.epoch && ack.lane == record.id.lane && ack.seq >= record.id.seq)
         };
         let (done, left) = std::mem::take(&mut self.waiting).into_iter().partition(is_acknowledged);
         self.waiting = left;
@@ -178,6 +190,7 @@ pub(crate) async fn peers(scene: &Scene, count: usize, doors: &[String], seed: &
             wire,
             seed: seed.branch(),
             doors: doors.to_vec(),
+            answer_limit: ANSWER_LIMIT,
             failing: BTreeMap::new(),
             waiting: Vec::new(),
             accepted: Vec::new(),

@@ -42,23 +42,31 @@ pub(crate) async fn settle_and_judge(
     cuts: &Cuts,
     offset_s: &mut i64,
 ) -> Result<Verdict> {
-    post.set_mood(Mood::Accepts);
     for _ in 0..4 {
         *offset_s += 11 * 60;
-        scene.collector.clock()?.jump_to_offset(*offset_s)?;
+        jump(scene, post, *offset_s).await?;
         tokio::time::sleep(Duration::from_millis(1200)).await;
     }
     eventually("every clock to end", A_WHILE, async || Ok((running_clocks(scene).await? == 0).then_some(()))).await?;
     eventually("every notice to be sent", A_WHILE, async || {
         // Leases and back-offs of the past end.
         *offset_s += 200;
-        scene.collector.clock()?.jump_to_offset(*offset_s)?;
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        jump(scene, post, *offset_s).await?;
+        tokio::time::sleep(Duration::from_millis(1000)).await;
         let waiting = scene.collector.command(&["notice", "list", "--state", "waiting", "--json"]).await?.good()?.stdout;
         Ok((waiting.trim() == "[]").then_some(()))
     })
     .await?;
     judge(scene, peers, post, cuts).await
+}
+
+/// Moves the clock between two mails: to one under way, a jump is the end of its lease.
+async fn jump(scene: &Scene, post: &ScriptedMailServer, offset_s: i64) -> Result<()> {
+    post.set_mood(Mood::Dead);
+    eventually("the mails under way to end", A_WHILE, async || Ok((post.handing_over() == 0).then_some(()))).await?;
+    scene.collector.clock()?.jump_to_offset(offset_s)?;
+    post.set_mood(Mood::Accepts);
+    Ok(())
 }
 
 async fn running_clocks(scene: &Scene) -> Result<usize> {
@@ -97,7 +105,7 @@ pub(crate) async fn judge(scene: &Scene, peers: &[LoadedPeer], post: &ScriptedMa
         verdict.tickets += 1;
     }
     ensure!(raised.is_empty(), "accepted and lost: {raised:?}");
-    verdict.copies = copies_are_allowed(post, &expected_mails, cuts)?;
+    verdict.copies = copies_are_allowed(post, &expected_mails, cuts, &scene.collector.log_text())?;
     verdict.mails = expected_mails.len();
     scene.collector.command(&["audit", "verify"]).await?.good().context("audit verify")?;
     Ok(verdict)
@@ -169,7 +177,7 @@ fn one_notice_per_change(full: &Value, notices: &[Value]) -> Result<()> {
 }
 
 /// Every notice was taken; a second copy only if the first one's answer was lost: by the server, or by a cut between the two.
-fn copies_are_allowed(post: &ScriptedMailServer, expected: &BTreeSet<String>, cuts: &Cuts) -> Result<usize> {
+fn copies_are_allowed(post: &ScriptedMailServer, expected: &BTreeSet<String>, cuts: &Cuts, log: &str) -> Result<usize> {
     let taken = post.taken();
     let mut copies: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (place, mail) in taken.iter().enumerate() {
@@ -183,7 +191,8 @@ fn copies_are_allowed(post: &ScriptedMailServer, expected: &BTreeSet<String>, cu
     for (id, places) in &copies {
         for two in places.windows(2) {
             let lost = !taken[two[0]].acknowledged || cuts.iter().any(|cut| two[0] < *cut && *cut <= two[1]);
-            ensure!(lost, "notice {id} came twice though its answer had arrived ({two:?}, cuts {cuts:?})");
+            let said = || log.lines().filter(|line| line.contains(id)).collect::<Vec<_>>().join("\n");
+            ensure!(lost, "notice {id} came twice though its answer had arrived ({two:?}, cuts {cuts:?}):\n{}", said());
             seconds += 1;
         }
     }

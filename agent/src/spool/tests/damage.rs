@@ -118,7 +118,7 @@ fn a_spool_with_any_one_bit_flipped_keeps_the_rest_and_tells_what_it_lost() {
             points += 1;
         }
     }
-    println!("spool, flipped bits: points {points} seeds 1 losses 0 (what was hit is counted in gaps)");
+    println!("soak: part=spool-flipped-bits points={points} seeds=1 losses=0 (what was hit is counted in gaps)");
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_spool_with_a_file_cut_at_any_byte_keeps_all_that_stands_before_the_cut_and_
             points += 1;
         }
     }
-    println!("spool, cut files: points {points} seeds 1 losses 0 (behind the cut only)");
+    println!("soak: part=spool-cut-files points={points} seeds=1 losses=0 (behind the cut only)");
 }
 
 #[test]
@@ -183,5 +183,5 @@ fn a_sector_that_cannot_be_read_costs_its_records_and_neither_a_start_nor_the_se
             built.expect_all_accounted_for(&found, &format!("{what}, while the agent runs"));
         }
     }
-    println!("spool, unreadable sectors: points {points} seeds 1 losses 0 (what was hit is counted in gaps)");
+    println!("soak: part=spool-unreadable-sectors points={points} seeds=1 losses=0 (what was hit is counted in gaps)");
 }

@@ -37,6 +37,7 @@ impl SimulatedDisk {
             read_only: false,
             capacity: None,
             short_writes: false,
+            lies: false,
         })))
     }
 
@@ -75,6 +76,11 @@ impl SimulatedDisk {
 
     pub(super) fn write_short(&self, short: bool) {
         self.inner().short_writes = short;
+    }
+
+    /// From now on no file is synced, though the answer says so.
+    pub(super) fn lie(&self) {
+        self.inner().lies = true;
     }
 
     /// Power off and on again: what was not synced is kept or lost piece by piece.

@@ -26,6 +26,8 @@ enum Weather {
     FailingSyncs,
     FullDisk,
     ReadOnly,
+    /// Syncs are answered and not done: nothing can be promised on such a disk, and the model must notice.
+    Lies,
 }
 
 struct Run {
@@ -46,6 +48,9 @@ impl Run {
         let limits = Limits { max_bytes: [64 << 10, 96 << 10, 256 << 10][draw.below(3)] };
         let disk = SimulatedDisk::new(draw.next(), Path::new(DIR));
         disk.write_short(draw.one_in(2));
+        if weather == Weather::Lies {
+            disk.lie();
+        }
         let mut run = Self { disk, store: None, model: Model::new(losses), draw, limits, weather, pushes: 0, cuts: 0 };
         run.start();
         run
@@ -127,7 +132,7 @@ impl Run {
     fn change_weather(&mut self) {
         let turns = self.draw.one_in(5);
         match self.weather {
-            Weather::PowerCuts => {}
+            Weather::PowerCuts | Weather::Lies => {}
             Weather::FailingSyncs if turns => self.disk.fail_syncs([0, 0, 1, 1, 3, u32::MAX][self.draw.below(6)]),
             Weather::FullDisk if turns => {
                 let room = [None, Some(0), Some(300), Some(2_000)][self.draw.below(4)];
@@ -244,8 +249,15 @@ fn sweep(weather: Weather, slice: u64, whole: u64) {
             }
         }
     });
+    let name = match weather {
+        Weather::PowerCuts => "power-cuts",
+        Weather::FailingSyncs => "failing-syncs",
+        Weather::FullDisk => "full-disk",
+        Weather::ReadOnly => "read-only-disk",
+        Weather::Lies => "lying-disk",
+    };
     println!(
-        "spool, {weather:?}: points {} seeds {} losses 0 (dropped by policy and counted: {})",
+        "soak: part=spool-{name} points={} seeds={} losses=0 (dropped by policy and counted: {})",
         points.into_inner(),
         next.into_inner(),
         losses.into_inner()
@@ -270,4 +282,10 @@ fn a_disk_that_is_full_and_has_room_again_costs_samples_at_most_and_they_are_cou
 #[test]
 fn a_disk_that_turns_read_only_and_back_costs_nothing_that_was_accepted() {
     sweep(Weather::ReadOnly, 300, 10_000);
+}
+
+#[test]
+fn the_model_notices_a_disk_that_lies_about_its_syncs() {
+    let noticed = (0..20).filter(|seed| std::panic::catch_unwind(|| run(*seed, Weather::Lies)).is_err()).count();
+    assert!(noticed >= 15, "only {noticed} of 20 runs on a lying disk were noticed");
 }

@@ -24,6 +24,7 @@ both_databases!(
     a_lost_answer_makes_a_second_copy_with_the_same_message_id,
     a_slow_server_holds_up_nothing_for_longer_than_its_limit,
     two_nodes_never_send_one_notice_at_once,
+    a_node_that_stood_still_sends_only_what_is_still_its_own,
     the_daily_mails_are_written_once,
 );
 
@@ -184,6 +185,21 @@ async fn two_nodes_never_send_one_notice_at_once(db: Db) {
     assert_eq!(send_due(&other).await, 0);
     other.time.advance(outbox::LEASE);
     assert_eq!(send_due(&other).await, 2);
+}
+
+async fn a_node_that_stood_still_sends_only_what_is_still_its_own(db: Db) {
+    fill(&db).await.expect("fills");
+    let server = ScriptedServer::start(&[]).await;
+    let (one, other) = (world(&db, &server), world(&db, &server));
+    tell(&one, opened()).await.expect("told");
+    let held = claim(&one).await.expect("claims");
+    one.time.advance(outbox::LEASE);
+    let (way, stop) = (way(&one), Lifecycle::begin().0.stop());
+    assert_eq!(send(&one, &way, &stop, &held[0]).await.expect("settles"), Settled::Sent, "nobody has claimed it: leased again");
+    other.time.advance(outbox::LEASE);
+    assert_eq!(send_due(&other).await, 1);
+    assert_eq!(send(&one, &way, &stop, &held[1]).await.expect("settles"), Settled::ByAnother);
+    assert_eq!(server.received().len(), 2);
 }
 
 async fn put(world: &World) -> anyhow::Result<()> {

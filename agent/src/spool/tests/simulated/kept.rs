@@ -75,6 +75,8 @@ pub(super) struct Inner {
     pub(super) read_only: bool,
     pub(super) capacity: Option<usize>,
     pub(super) short_writes: bool,
+    /// Syncs are answered and not done.
+    pub(super) lies: bool,
 }
 
 pub(super) fn refused(code: i32) -> io::Error {
@@ -177,8 +179,8 @@ impl Inner {
         if self.read_only {
             return Err(refused(EROFS));
         }
-        let Self { draw, nodes, failing_syncs, .. } = self;
-        let Some(node) = nodes.get_mut(&ino) else { return Ok(()) };
+        let Self { draw, nodes, failing_syncs, lies, .. } = self;
+        let Some(node) = nodes.get_mut(&ino).filter(|_| !*lies) else { return Ok(()) };
         if *failing_syncs == 0 {
             node.durable.clone_from(&node.now);
             node.since.clear();
