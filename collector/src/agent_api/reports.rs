@@ -13,7 +13,7 @@ use super::{Answered, Door, Refusal, check_claim, check_version};
 use crate::appliances::Identity;
 use crate::flow::batch::{Answer, Message};
 use crate::flow::intake_worker::NotTaken;
-use crate::flow::report_arrives::{Outcome, Taken};
+use crate::flow::taking::{Outcome, Taken};
 use crate::intake::ready::ready;
 
 pub(super) async fn answer(

@@ -10,7 +10,8 @@ use mainstay_shared::limits::{MAX_SERVICES, MAX_VALUES, is_good_name};
 use mainstay_shared::time_source::UnixMs;
 
 use super::faults_arrive::ArrivedFrom;
-use super::report_arrives::{Taking, forget_goodbye, hear};
+use super::report_arrives::{forget_goodbye, hear};
+use super::taking::Taking;
 use crate::appliances::links::Beat;
 use crate::appliances::{Identity, directives, links};
 

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::World;
 use super::batch::{Answer, Message, Said, take_batch};
-use super::report_arrives::Outcome;
+use super::taking::Outcome;
 use crate::appliances::clone::StaleReason;
 use crate::appliances::links::LinkKey;
 use crate::appliances::{Identity, links};

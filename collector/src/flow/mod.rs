@@ -17,6 +17,7 @@ pub(crate) mod faults_arrive;
 pub(crate) mod collector_faults;
 pub(crate) mod explain;
 pub(crate) mod silence_falls;
+pub(crate) mod taking;
 pub(crate) mod report_arrives;
 pub(crate) mod heartbeat_arrives;
 pub(crate) mod batch;

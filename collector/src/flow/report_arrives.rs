@@ -3,79 +3,27 @@
 //! Runs inside the transaction of a batch (`intake_worker`). Nothing is answered from here: what is returned is told to the agent
 //! after commit only (R28). A report is refused whole only when it is stale; single records are refused one by one.
 
-use std::collections::HashMap;
-
 use mainstay_shared::fault::{FaultChange, FaultChangeKind, FaultGrounds, FaultKey};
-use mainstay_shared::ids::{Epoch, Lane, Nonce, RecordId};
+use mainstay_shared::ids::{Lane, Nonce, RecordId};
 use mainstay_shared::record::{Gap, Goodbye, Payload, Started};
 use mainstay_shared::report::RefusedRecord;
 use mainstay_shared::time_source::UnixMs;
-use ring::rand::SystemRandom;
 
 use super::collector_faults;
 use super::faults_arrive::{ArrivedChange, ArrivedFrom, faults_arrive};
-use crate::appliances::clone::{HoldReason, NonceVerdict, Remembered, Said, StaleReason, judge};
+use super::taking::{Outcome, Taken, Taking, lane_key};
+use crate::appliances::clone::{HoldReason, NonceVerdict, Remembered, Said, judge};
 use crate::appliances::links::{self, Away, Link, LinkKey, LoadedLink};
 use crate::appliances::{ApplianceEvent, ApplianceState, Identity, store, subject};
 use crate::audit;
-use crate::config::Config;
 use crate::db::Conn;
 use crate::faults::store as faults;
-use crate::intake::marks::Marks;
 use crate::intake::ready::{Content, ReadyRecord, ReadyReport};
 use crate::intake::rules::{self, Frame, Made, Place};
 use crate::intake::{LaneKey, Loss, StoredSamples, store as records};
 
 /// The code of the fault that a copy raises, on the component `agent`.
 pub(crate) const CODE_IDENTITY_CLONED: &str = "identity_cloned";
-
-/// A batch being taken: what was loaded for all its messages, and what will be written for all of them at its end.
-pub(crate) struct Taking<'t> {
-    pub(crate) tx: &'t mut Conn,
-    pub(crate) config: &'t Config,
-    pub(crate) rng: &'t SystemRandom,
-    pub(crate) links: HashMap<LinkKey, LoadedLink>,
-    pub(crate) marks: Marks,
-    pub(crate) samples: Vec<(LinkKey, StoredSamples)>,
-    pub(crate) losses: Vec<Loss>,
-    /// How often an ended epoch of an appliance has spoken lately.
-    pub(crate) ended_epochs: &'t HashMap<LinkKey, u32>,
-    /// Something that a page shows has changed.
-    pub(crate) changed: bool,
-}
-
-/// What became of a report.
-#[derive(Debug, Clone)]
-pub(crate) enum Outcome {
-    /// It was taken.
-    Taken(Box<Taken>),
-    /// A newer one came before it: nothing was processed.
-    Stale(StaleReason),
-    /// Its appliance is gone.
-    Gone,
-}
-
-/// A taken report.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Taken {
-    pub(crate) acks: Vec<RecordId>,
-    pub(crate) nonce: Option<Nonce>,
-    pub(crate) refused: Vec<RefusedRecord>,
-    /// Fault-lane records that the receipt names, with their hashes; replays among them.
-    pub(crate) receipted: Vec<(RecordId, String)>,
-    pub(crate) held: bool,
-    /// New records by lane, for the counters: fault, sample.
-    pub(crate) new_records: [u64; 2],
-    pub(crate) replays: u64,
-    /// Records lost by lane: fault, sample.
-    pub(crate) lost: [u64; 2],
-    /// Another run of the agent had spoken in between: two machines take turns.
-    pub(crate) ended_epoch: bool,
-    /// The sender says goodbye: its services are unknown from now on.
-    pub(crate) says_goodbye: bool,
-    /// The appliance was held by this report.
-    pub(crate) newly_held: bool,
-}
 
 /// Takes one report of a batch.
 pub(crate) async fn report_arrives(
@@ -124,11 +72,6 @@ fn verdict_on(link: &Link, request: &ReadyReport, epoch_known: bool, ended_epoch
         ended_epochs,
     };
     judge(remembered, said)
-}
-
-/// A lane of an appliance's run.
-pub(super) fn lane_key((tenant_id, appliance_id): &LinkKey, epoch: &Epoch, lane: Lane) -> LaneKey {
-    LaneKey { tenant_id: tenant_id.clone(), appliance_id: appliance_id.clone(), epoch: epoch.clone(), lane }
 }
 
 /// One report on its way through.

@@ -10,8 +10,8 @@ use sqlx::Row as _;
 
 use super::incidents::Deed;
 use super::machine::Weather;
-use super::office::CLOSE_AFTER;
-use super::story::{Event, StaffDoes, Story, Unsure};
+use super::office::{CLOSE_AFTER, Sent};
+use super::story::{Event, StaffDoes, Story};
 use crate::customers::Role;
 use crate::db::testing::TestDb;
 use crate::flow::appliance_acts::{self, ApplianceAct};
@@ -188,7 +188,7 @@ impl Story {
     }
 
     /// The power failed around a commit; only the database knows on which side.
-    async fn was_it_committed(&mut self, m: usize, message: &Unsure, at: UnixMs) {
+    async fn was_it_committed(&mut self, m: usize, message: &Sent, at: UnixMs) {
         let Some(running) = &self.office.running else { return };
         let mut conn = running.world.db.read().await.expect("reads");
         let row = sqlx::query(
@@ -203,7 +203,7 @@ impl Story {
         let held = row.get::<String, _>("state") == "held";
         drop(conn);
         match message {
-            Unsure::Report(request) => {
+            Sent::Report(request) => {
                 if epoch == request.epoch.as_str()
                     && u64::try_from(attempt).expect("positive") == request.attempt
                     && seen_at == at.0
@@ -211,7 +211,7 @@ impl Story {
                     self.knowledge.report_taken(&self.fleet, m, request, at, held);
                 }
             }
-            Unsure::Heartbeat(request) => {
+            Sent::Heartbeat(request) => {
                 if seen_at == at.0 {
                     self.knowledge.heartbeat_taken(m, request, at);
                 }

@@ -12,7 +12,9 @@ use std::time::Duration;
 use age::scrypt::Recipient;
 use age::secrecy::SecretString;
 use futures_util::future::join_all;
+use mainstay_shared::heartbeat::PollRequest;
 use mainstay_shared::ids::CollectorEpoch;
+use mainstay_shared::report::ReportRequest;
 use mainstay_shared::time_source::{TimeSource, UnixMs};
 use ring::rand::SystemRandom;
 use tokio::sync::{Notify, watch};
@@ -29,7 +31,15 @@ use crate::flow::World;
 use crate::flow::batch::{Answer, Message};
 use crate::flow::intake_worker::{self, Intake, NotTaken};
 use crate::flow::time_passes::{self, LastLook};
+use crate::intake::ready::ready;
 use crate::notices::outbox::{self, Outcome};
+
+/// What a machine sends, as it stands on the wire.
+#[derive(Debug, Clone)]
+pub(super) enum Sent {
+    Report(ReportRequest),
+    Heartbeat(PollRequest),
+}
 
 /// As shipped.
 pub(super) const SILENCE_AFTER: Duration = Duration::from_secs(300);
@@ -115,12 +125,16 @@ impl Office {
     }
 
     /// Letters that came at the same moment: one group commit.
-    pub(super) async fn take(&mut self, now: UnixMs, letters: Vec<(&Place, Message)>) -> Vec<Result<Answer, NotTaken>> {
+    pub(super) async fn take(&mut self, now: UnixMs, letters: Vec<(&Place, Sent)>) -> Vec<Result<Answer, NotTaken>> {
         let count = letters.len();
         let Some(running) = self.running.as_mut() else { return (0..count).map(|_| Err(NotTaken::Busy)).collect() };
         running.advance(now);
         let intake = running.intake.clone();
-        let taking = letters.into_iter().map(|(place, message)| {
+        let taking = letters.into_iter().map(|(place, sent)| {
+            let message = match sent {
+                Sent::Report(request) => Message::Report(ready(request).expect("JSON")),
+                Sent::Heartbeat(request) => Message::Heartbeat(request),
+            };
             let who =
                 Identity { tenant_id: place.tenant.clone(), appliance_id: place.appliance.clone(), site_id: place.site.clone() };
             intake.take(who, now, message)

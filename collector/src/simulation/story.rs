@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 use mainstay_agent::restate_if_new;
 use mainstay_shared::check::ServiceState;
-use mainstay_shared::heartbeat::PollRequest;
 use mainstay_shared::report::ReportRequest;
 use mainstay_shared::time_source::UnixMs;
 
@@ -16,14 +15,13 @@ use super::fleet::Fleet;
 use super::incidents::{self, Deed};
 use super::knowledge::Knowledge;
 use super::machine::{Machine, Weather};
-use super::office::Office;
+use super::office::{Office, Sent};
 use super::rng::Rng;
 use super::trace::Trace;
 use super::watcher::Watcher;
 use crate::db::testing::TestDb;
-use crate::flow::batch::{Answer, Message};
-use crate::flow::report_arrives::Outcome;
-use crate::intake::ready::ready;
+use crate::flow::batch::Answer;
+use crate::flow::taking::Outcome;
 
 const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;
@@ -73,13 +71,6 @@ pub(super) struct Letter {
     pub(super) answered: bool,
 }
 
-/// What was sent into a collector whose power failed.
-#[derive(Debug)]
-pub(super) enum Unsure {
-    Report(ReportRequest),
-    Heartbeat(PollRequest),
-}
-
 /// One simulated story.
 pub(super) struct Story {
     pub(super) rng: Rng,
@@ -103,7 +94,7 @@ pub(super) struct Story {
     pub(super) measured_until: Vec<i64>,
     pub(super) snapshot_at: Vec<Option<UnixMs>>,
     /// Sent into a collector whose power failed: committed or not, its database will tell.
-    pub(super) uncertain: Vec<(usize, Unsure, UnixMs)>,
+    pub(super) uncertain: Vec<(usize, Sent, UnixMs)>,
     pub(super) on_postgres: bool,
 }
 
@@ -319,7 +310,7 @@ impl Story {
             }
         }
         let messages: Vec<_> =
-            letters.iter().map(|letter| (&self.machines[letter.from].place, Message::Report(ready(letter.request.clone()).expect("JSON")))).collect();
+            letters.iter().map(|letter| (&self.machines[letter.from].place, Sent::Report(letter.request.clone()))).collect();
         let answers = self.office.take(self.now, messages).await;
         for (letter, answer) in letters.iter().zip(&answers) {
             let whose = self.whose[letter.from];
@@ -327,7 +318,7 @@ impl Story {
                 Ok(Answer::Report(Outcome::Taken(taken), _)) => {
                     self.knowledge.report_taken(&self.fleet, whose, &letter.request, self.now, taken.held);
                 }
-                Err(_) => self.uncertain.push((whose, Unsure::Report(letter.request.clone()), self.now)),
+                Err(_) => self.uncertain.push((whose, Sent::Report(letter.request.clone()), self.now)),
                 Ok(_) => {}
             }
         }
@@ -383,7 +374,7 @@ impl Story {
             }
         }
         let messages =
-            polls.iter().map(|(m, request)| (&self.machines[*m].place, Message::Heartbeat(request.clone()))).collect::<Vec<_>>();
+            polls.iter().map(|(m, request)| (&self.machines[*m].place, Sent::Heartbeat(request.clone()))).collect::<Vec<_>>();
         if messages.is_empty() {
             return;
         }
@@ -391,7 +382,7 @@ impl Story {
         let epoch = self.office.running.as_ref().map(super::office::Running::epoch);
         for ((m, request), answer) in polls.into_iter().zip(answers) {
             let (Ok(Answer::Heartbeat(_)), Some(epoch)) = (answer, &epoch) else {
-                self.uncertain.push((self.whose[m], Unsure::Heartbeat(request), self.now));
+                self.uncertain.push((self.whose[m], Sent::Heartbeat(request), self.now));
                 continue;
             };
             self.knowledge.heartbeat_taken(self.whose[m], &request, self.now);
