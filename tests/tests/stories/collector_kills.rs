@@ -94,7 +94,8 @@ impl Sweep {
         let mut sweep = Self { scene, peers, post, seed, cuts: Cuts::new(), offset_s, answer, calls, points: BTreeMap::new() };
         for _ in 0..3 {
             sweep.round().await?;
-            sweep.answer = sweep.peers.iter().map(|peer| peer.slowest).max().unwrap_or(sweep.answer);
+            let slowest = sweep.peers.iter().map(|peer| peer.slowest).max().unwrap_or(sweep.answer);
+            sweep.answer = slowest.min(Duration::from_millis(300));
         }
         let mut tries = 0;
         while sweep.points.values().sum::<usize>() < wanted {
