@@ -7,7 +7,7 @@ use crate::customers::VENDOR_TENANT;
 use crate::db::testing::both_databases;
 use crate::db::{Db, Turn, transact};
 use crate::flow::collector_faults::appliance_is_back;
-use crate::flow::faults_arrive::ArrivedFrom;
+use crate::flow::faults_arrive::{ArrivedFrom, weigh_again};
 use crate::flow::silence_falls;
 use crate::flow::testing::Stage;
 use crate::flow::time_passes::{self, LastLook};
@@ -24,6 +24,7 @@ both_databases!(
     an_appliance_that_never_comes_back_after_a_restore_is_silent,
     the_silence_of_many_customers_is_ours,
     a_node_that_falls_silent_while_the_other_is_down_upgrades_its_ticket,
+    a_node_that_says_goodbye_while_the_other_is_down_upgrades_its_ticket,
 );
 
 async fn pass(stage: &Stage) {
@@ -184,6 +185,25 @@ async fn the_silence_of_many_customers_is_ours(db: Db) {
     pass(&stage).await;
     assert_eq!(stage.tickets("c0").await.len(), 1, "the one that stays silent is a customer's own fault");
     assert!(stage.tickets("c1").await.is_empty());
+}
+
+async fn a_node_that_says_goodbye_while_the_other_is_down_upgrades_its_ticket(db: Db) {
+    let stage = Stage::new(db).await;
+    stage.customer("bank", &[("a", &["web"]), ("b", &["web"])]).await;
+    stage.group("bank", 1, "web", &["a", "b"]).await;
+    stage.arrive("bank", "a", &[stage.raised("service:web", "service_down")]).await;
+    assert_eq!(stage.tickets("bank").await[0].severity, Severity::General);
+    let now = stage.world.time.now();
+    stage.run(format!("UPDATE links SET goodbye_at = {} WHERE appliance_id = 'b'", now.0)).await;
+    weigh(&stage).await.expect("weighs");
+    let ticket = &stage.tickets("bank").await[0];
+    assert_eq!((ticket.severity, ticket.presumed), (Severity::Critical, true));
+}
+
+async fn weigh(stage: &Stage) -> anyhow::Result<()> {
+    let now = stage.world.time.now();
+    transact!(stage.world.db, Turn::Intake, |tx| { weigh_again(tx, &stage.world.config, now, "bank").await });
+    Ok(())
 }
 
 async fn a_node_that_falls_silent_while_the_other_is_down_upgrades_its_ticket(db: Db) {
