@@ -30,6 +30,7 @@ part() {
                 has openssl || want openssl
                 has curl || want curl ca-certificates ;;
     peers)      [ -x /usr/sbin/collectd ] || want collectd-core
+                has prometheus-alertmanager || want prometheus-alertmanager
                 has monit || want monit
                 has prometheus-node-exporter || want prometheus-node-exporter
                 [ -x /usr/sbin/zabbix_agentd ] || want zabbix-agent

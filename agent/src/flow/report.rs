@@ -27,6 +27,8 @@ use crate::uplink::{AfterRefusal, Backoff, BatchSize, Outcome, Uplink};
 const REPORT_BYTES: usize = 900 << 10;
 /// What is found together is sent together.
 const GATHER: Duration = Duration::from_millis(100);
+/// A fault waits for others of its round only so long: the ticket is to be there 50 ms after the third failed try.
+const GATHER_FAULTS: Duration = Duration::from_millis(5);
 /// The longest poll and some more.
 const TURN_COMES_WITHIN: Duration = Duration::from_secs(75);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -71,7 +73,7 @@ pub(crate) async fn run(reporting: Reporting, stop: StopSignal) -> anyhow::Resul
             () = stop.clone().requested() => break,
         }
         tokio::select! {
-            () = tokio::time::sleep(GATHER) => {}
+            () = tokio::time::sleep(story.gathers_for()) => {}
             () = stop.clone().requested() => break,
         }
         let wait = tokio::select! {
@@ -124,6 +126,10 @@ impl Story {
             () = contact.report_now.notified() => {}
             () = tokio::time::sleep(TURN_COMES_WITHIN) => {}
         }
+    }
+
+    fn gathers_for(&self) -> Duration {
+        if self.reporting.spool.stats().fault_records > 0 { GATHER_FAULTS } else { GATHER }
     }
 
     fn is_empty(&self) -> bool {

@@ -1,8 +1,8 @@
 //! The durable queue between what was seen and what was sent: accepted records survive kills, power cuts and full disks.
 //!
 //! One truth: watermarks, nonce, open episodes and recent starts are records of the same segment files as the faults.
-//! Parts: `format` (bytes), `state` (what frames mean), `disk` (what is asked of it), `chain` (files), `recovery` (reading back), `rules` (what a full lane
-//! drops), `room`, `repair`, `lock`, `store` (the whole), `thread` (its own thread, since fsync may hang), `inspect` (for the CLI).
+//! Parts: `format` (bytes), `state` (what frames mean), `disk` (what is asked of it), `chain` (files), `recovery` (reading
+//! back), `rules` (what a full lane drops), `room`, `repair`, `lock`, `store` (the whole), `thread` (its own thread, since fsync may hang), `inspect` (for the CLI).
 //! A gap record stands in the place of the last record it replaces: numbers stay unbroken and in order.
 
 use std::path::PathBuf;

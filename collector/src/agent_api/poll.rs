@@ -8,8 +8,8 @@ use mainstay_shared::heartbeat::{PollReply, PollRequest};
 
 use super::{Answered, Door, Refusal, check_claim, check_version, reports};
 use crate::appliances::{Identity, links};
+use crate::flow::batch::{Answer, Message};
 use crate::flow::directives_wait::Place;
-use crate::flow::intake_worker::{Answer, Message};
 use crate::intake::counts::Counts;
 
 /// No poll waits longer.

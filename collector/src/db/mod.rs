@@ -22,10 +22,14 @@ pub(crate) mod multi_row;
 pub(crate) type Conn = AnyConnection;
 
 /// How often a transaction is tried again after a serialisation failure before the caller is told.
-const MAX_TRIES: u32 = 12;
+const MAX_TRIES: u32 = 24;
+/// The longest pause before another try.
+const LONGEST_PAUSE_MS: u64 = 100;
 
 /// The longest wait for a connection.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(10);
+/// The longest wait for a turn at SQLite's writer.
+const TURN_LIMIT: Duration = Duration::from_secs(5);
 /// The longest wait for a sign of life of a connection.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// The longest that intake works in one transaction: a connection that the network forgot never says so.
@@ -119,11 +123,15 @@ impl Db {
         if self.engine == Engine::Postgres {
             return Ok(Writing { tx: self.writer.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await?, _turn: None });
         }
-        let waited = match turn {
-            Turn::Intake => None,
-            Turn::Console => Some(Arc::clone(&self.console_queue).lock_owned().await),
+        // Behind a locked or failing file each turn takes as long as the file makes it wait: nobody queues up for many of them.
+        let turns = async {
+            let waited = match turn {
+                Turn::Intake => None,
+                Turn::Console => Some(Arc::clone(&self.console_queue).lock_owned().await),
+            };
+            (Arc::clone(&self.writer_queue).lock_owned().await, waited)
         };
-        let writer = Arc::clone(&self.writer_queue).lock_owned().await;
+        let (writer, waited) = tokio::time::timeout(TURN_LIMIT, turns).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
         Ok(Writing { tx: self.writer.begin_with("BEGIN IMMEDIATE").await?, _turn: Some((writer, waited)) })
     }
 
@@ -161,7 +169,7 @@ impl Db {
         *tries += 1;
         if lost_a_race(&error) && *tries < MAX_TRIES {
             drop(_turn);
-            tokio::time::sleep(Duration::from_millis(u64::from(*tries * *tries))).await;
+            tokio::time::sleep(Duration::from_millis(u64::from(*tries * *tries).min(LONGEST_PAUSE_MS))).await;
             return Ok(None);
         }
         Err(error)
@@ -291,7 +299,8 @@ async fn pool(engine: Engine, url: &str, access: Access) -> Result<AnyPool, sqlx
                         let pragmas = match access {
                             Access::Write => {
                                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-                                 PRAGMA busy_timeout = 5000; PRAGMA journal_size_limit = 67108864;"
+                                 PRAGMA busy_timeout = 2000; PRAGMA journal_size_limit = 67108864;
+                                 PRAGMA cache_size = -65536;"
                             }
                             Access::Read => "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;",
                         };

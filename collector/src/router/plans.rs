@@ -211,7 +211,7 @@ async fn whole_reads(conn: &mut Conn, engine: Engine, text: &str) -> anyhow::Res
             rows.iter().map(|row| row.try_get::<String, _>("detail")).collect::<Result<Vec<_>, _>>()?
         }
         Engine::Postgres => {
-            let values = (1..100).take_while(|n| text.contains(&format!("${n}"))).map(|_| "NULL").collect::<Vec<_>>();
+            let values = (1..2000).take_while(|n| text.contains(&format!("${n}"))).map(|_| "NULL").collect::<Vec<_>>();
             let given = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
             let ask = format!("PREPARE asked AS {text}; SET plan_cache_mode = force_generic_plan");
             sqlx::raw_sql(AssertSqlSafe(ask)).execute(&mut *conn).await?;

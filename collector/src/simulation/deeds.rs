@@ -11,11 +11,10 @@ use sqlx::Row as _;
 use super::incidents::Deed;
 use super::machine::Weather;
 use super::office::CLOSE_AFTER;
-use super::story::{Event, StaffDoes, Story};
+use super::story::{Event, StaffDoes, Story, Unsure};
 use crate::customers::Role;
 use crate::db::testing::TestDb;
 use crate::flow::appliance_acts::{self, ApplianceAct};
-use crate::flow::intake_worker::Message;
 use crate::flow::staff_acts::{CustomerRequest, act, open_for_customer};
 use crate::flow::testing::staff;
 use crate::tickets::ResponseWay;
@@ -167,7 +166,7 @@ impl Story {
     }
 
     /// The power failed around a commit; only the database knows on which side.
-    async fn was_it_committed(&mut self, m: usize, message: &Message, at: UnixMs) {
+    async fn was_it_committed(&mut self, m: usize, message: &Unsure, at: UnixMs) {
         let Some(running) = &self.office.running else { return };
         let mut conn = running.world.db.read().await.expect("reads");
         let row = sqlx::query(
@@ -182,7 +181,7 @@ impl Story {
         let held = row.get::<String, _>("state") == "held";
         drop(conn);
         match message {
-            Message::Report(request) => {
+            Unsure::Report(request) => {
                 if epoch == request.epoch.as_str()
                     && u64::try_from(attempt).expect("positive") == request.attempt
                     && seen_at == at.0
@@ -190,7 +189,7 @@ impl Story {
                     self.knowledge.report_taken(&self.fleet, m, request, at, held);
                 }
             }
-            Message::Heartbeat(request) => {
+            Unsure::Heartbeat(request) => {
                 if seen_at == at.0 {
                     self.knowledge.heartbeat_taken(m, request, at);
                 }

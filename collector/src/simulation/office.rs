@@ -26,7 +26,8 @@ use crate::customers::Language;
 use crate::db::testing::TestDb;
 use crate::db::{Db, Turn, transact};
 use crate::flow::World;
-use crate::flow::intake_worker::{self, Answer, Intake, Message, NotTaken};
+use crate::flow::batch::{Answer, Message};
+use crate::flow::intake_worker::{self, Intake, NotTaken};
 use crate::flow::time_passes::{self, LastLook};
 use crate::notices::outbox::{self, Outcome};
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use mainstay_agent::restate_if_new;
 use mainstay_shared::check::ServiceState;
+use mainstay_shared::heartbeat::PollRequest;
 use mainstay_shared::report::ReportRequest;
 use mainstay_shared::time_source::UnixMs;
 
@@ -20,8 +21,9 @@ use super::rng::Rng;
 use super::trace::Trace;
 use super::watcher::Watcher;
 use crate::db::testing::TestDb;
-use crate::flow::intake_worker::{Answer, Message};
+use crate::flow::batch::{Answer, Message};
 use crate::flow::report_arrives::Outcome;
+use crate::intake::ready::ready;
 
 const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;
@@ -71,6 +73,13 @@ pub(super) struct Letter {
     pub(super) answered: bool,
 }
 
+/// What was sent into a collector whose power failed.
+#[derive(Debug)]
+pub(super) enum Unsure {
+    Report(ReportRequest),
+    Heartbeat(PollRequest),
+}
+
 /// One simulated story.
 pub(super) struct Story {
     pub(super) rng: Rng,
@@ -91,7 +100,7 @@ pub(super) struct Story {
     pub(super) measured_until: Vec<i64>,
     pub(super) snapshot_at: Vec<Option<UnixMs>>,
     /// Sent into a collector whose power failed: committed or not, its database will tell.
-    pub(super) uncertain: Vec<(usize, Message, UnixMs)>,
+    pub(super) uncertain: Vec<(usize, Unsure, UnixMs)>,
     pub(super) on_postgres: bool,
 }
 
@@ -304,15 +313,17 @@ impl Story {
                 letters.push(*letter);
             }
         }
-        let messages: Vec<_> =
-            letters.iter().map(|letter| (&self.fleet.places[letter.from], Message::Report(letter.request.clone()))).collect();
+        let messages: Vec<_> = letters
+            .iter()
+            .map(|letter| (&self.fleet.places[letter.from], Message::Report(ready(letter.request.clone()).expect("JSON"))))
+            .collect();
         let answers = self.office.take(self.now, messages).await;
         for (letter, answer) in letters.iter().zip(&answers) {
             match answer {
                 Ok(Answer::Report(Outcome::Taken(taken), _)) => {
                     self.knowledge.report_taken(&self.fleet, letter.from, &letter.request, self.now, taken.held);
                 }
-                Err(_) => self.uncertain.push((letter.from, Message::Report(letter.request.clone()), self.now)),
+                Err(_) => self.uncertain.push((letter.from, Unsure::Report(letter.request.clone()), self.now)),
                 Ok(_) => {}
             }
         }
@@ -376,7 +387,7 @@ impl Story {
         let epoch = self.office.running.as_ref().map(super::office::Running::epoch);
         for ((m, request), answer) in polls.into_iter().zip(answers) {
             let (Ok(Answer::Heartbeat(_)), Some(epoch)) = (answer, &epoch) else {
-                self.uncertain.push((m, Message::Heartbeat(request), self.now));
+                self.uncertain.push((m, Unsure::Heartbeat(request), self.now));
                 continue;
             };
             self.knowledge.heartbeat_taken(m, &request, self.now);

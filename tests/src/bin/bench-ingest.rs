@@ -23,7 +23,7 @@ use mainstay_shared::time_source::TimeSource;
 use rustls::ClientConfig;
 
 /// A customer for so many appliances.
-const A_CUSTOMER: usize = 100;
+const A_CUSTOMER: usize = 20;
 const WARM_UP: Duration = Duration::from_secs(2);
 
 /// How much load.
@@ -103,7 +103,7 @@ fn postmaster() -> Result<u32> {
 async fn alertmanager(size: Size) -> Result<()> {
     let program = Path::new("/usr/bin/prometheus-alertmanager");
     if !program.exists() {
-        println!("alertmanager  not installed (scripts/setup.sh bench)");
+        println!("alertmanager  not installed (scripts/setup.sh peers)");
         return Ok(());
     }
     let folder = tempfile::Builder::new().prefix("mainstay-am-").tempdir()?;

@@ -5,8 +5,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use mainstay_shared::api::PATH_ENROL;
 use mainstay_shared::enrolment::{EnrolReply, JoinString};
 use rcgen::KeyPair;
@@ -14,7 +16,6 @@ use reqwest::Client;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::task::JoinSet;
 
 use crate::browser::install_crypto;
 use crate::collector::Collector;
@@ -22,6 +23,8 @@ use crate::wire::{enrol_request, send};
 
 /// Enrolments that one address makes.
 const AN_ADDRESS: usize = 90;
+/// Addresses that enrol at the same time.
+const AT_ONCE: usize = 4;
 
 /// What an appliance shows and trusts: its TLS.
 ///
@@ -49,17 +52,12 @@ pub async fn fleet(collector: &Collector, customers: usize, appliances: usize) -
     for customer in 0..customers {
         joins.push(Arc::new(customer_join(collector, &format!("bank-{customer:03}"), each).await?));
     }
-    let mut tasks = JoinSet::new();
-    for from in 0..appliances.div_ceil(AN_ADDRESS) {
+    let by_address = (0..appliances.div_ceil(AN_ADDRESS)).map(|from| {
         let numbers: Vec<usize> = (from * AN_ADDRESS..appliances.min((from + 1) * AN_ADDRESS)).collect();
-        let joins = joins.clone();
-        tasks.spawn(async move { enrol_from(from, address, numbers, &joins).await });
-    }
-    let mut fleet = Vec::with_capacity(appliances);
-    while let Some(done) = tasks.join_next().await {
-        fleet.extend(done??);
-    }
-    Ok(fleet)
+        enrol_from(from, address, numbers, &joins)
+    });
+    let fleet: Vec<Vec<ClientConfig>> = futures_util::stream::iter(by_address).buffered(AT_ONCE).try_collect().await?;
+    Ok(fleet.into_iter().flatten().collect())
 }
 
 async fn customer_join(collector: &Collector, name: &str, uses: usize) -> Result<JoinString> {
@@ -83,7 +81,13 @@ async fn enrol_from(from: usize, to: SocketAddr, numbers: Vec<usize>, joins: &[A
     for number in numbers {
         let join = &joins[number % joins.len()];
         let (request, key) = enrol_request(join, &format!("load-{number}"), &format!("SN-{number}"))?;
-        let answer = send(&client, &format!("https://{to}{PATH_ENROL}"), serde_json::to_vec(&request)?, None).await?;
+        let (url, body) = (format!("https://{to}{PATH_ENROL}"), serde_json::to_vec(&request)?);
+        let mut answer = send(&client, &url, body.clone(), None).await?;
+        // Told to come later, an agent asks again with the same attempt.
+        while answer.retry_after_s.is_some() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            answer = send(&client, &url, body.clone(), None).await?;
+        }
         let reply: EnrolReply = answer.good()?;
         enrolled.push(client_tls(&reply.chain_pem, &reply.roots_pem, &key)?);
     }

@@ -8,7 +8,7 @@ use e2e::agent::Agent;
 use e2e::injection::Injection;
 use e2e::patience::A_WHILE;
 
-use crate::lab::{Dice, Lab, Scale, replay};
+use crate::lab::{Dice, Lab, Scale, Spoil, replay};
 
 /// Every call by which a program may change or read a file system.
 const CALLS: &[&str] = &[
@@ -129,8 +129,11 @@ async fn point(lab: &mut Lab, phase: Phase, call: &str, when: u32, dice: &mut Di
     let run = match phase {
         Phase::Start => {
             lab.agent.kill()?;
-            if dice.below(2) == 0 {
-                lab.tear_the_end(1 + usize::try_from(dice.below(40))?)?;
+            let bytes = 1 + usize::try_from(dice.below(40))?;
+            match dice.below(3) {
+                0 => lab.spoil_the_end(Spoil::Unfinished, bytes)?,
+                1 => lab.spoil_the_end(Spoil::Garbage, bytes)?,
+                _ => {}
             }
             lab.agent.start_under(&injection)?;
             if lab.agent.answers().await.is_ok() { Run::Unharmed } else { Run::Killed }

@@ -155,15 +155,25 @@ impl Lab {
         entries.filter_map(|entry| number(&entry.file_name().to_string_lossy())).max().unwrap_or(1)
     }
 
-    /// Leaves an unfinished write at the end of the newest segment, as a power cut would: so many bytes of a frame, told again
-    /// from the segment's own first. The agent must not run.
-    pub(crate) fn tear_the_end(&self, bytes: usize) -> Result<()> {
+    /// Leaves something at the end of the newest segment: so many bytes of a frame (told again from the segment's own first), as
+    /// a power cut would, or bytes that never were a frame. The agent must not run.
+    pub(crate) fn spoil_the_end(&self, with: Spoil, bytes: usize) -> Result<()> {
         let name = format!("fault-{:08x}.seg", self.newest_segment("fault"));
         let path = self.agent.state_dir().join("spool").join(name);
         let Ok(segment) = std::fs::read(&path) else { return Ok(()) };
-        let torn = segment.iter().skip(SEGMENT_MAGIC_BYTES).take(bytes).copied().collect::<Vec<u8>>();
-        Ok(File::options().append(true).open(path)?.write_all(&torn)?)
+        let end = match with {
+            Spoil::Unfinished => segment.iter().skip(SEGMENT_MAGIC_BYTES).take(bytes).copied().collect(),
+            Spoil::Garbage => vec![0x4d; bytes],
+        };
+        Ok(File::options().append(true).open(path)?.write_all(&end)?)
     }
+}
+
+/// What stands at the end of a queue that was not left well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spoil {
+    Unfinished,
+    Garbage,
 }
 
 /// How much is proved: a seeded slice, all of it, or one seed again.

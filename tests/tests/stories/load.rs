@@ -21,7 +21,7 @@ use crate::scene::{Scene, clear, raise};
 /// Services that each peer declares; the last is one of a pair with another peer's.
 const SERVICES: [&str; 4] = ["door", "desk", "vault", "core"];
 /// The longest that a peer waits for one answer, unless told otherwise.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// What is under way at this moment.
 #[derive(Debug, Default)]

@@ -89,6 +89,7 @@ impl TwoNodes {
         }
         self.signal(to_second, Signal::CONT)?;
         self.round().await.context("after it went on")?;
+        println!("stood still: {}", if to_second { "the second" } else { "the first" });
         tokio::time::sleep(Duration::from_millis(300)).await;
         Ok(())
     }
@@ -99,7 +100,7 @@ async fn one_of_two_nodes_stands_still_for_five_minutes() -> Result<()> {
     let server = PostgresServer::start().await?;
     let number = Seed::number_or(1);
     let mut nodes = TwoNodes::on(&server, None, number).await?;
-    let pauses = if is_soak() { 40 } else { 3 };
+    let pauses = if is_soak() { 40 } else { 1 };
     for pause in 0..pauses {
         nodes.pause(false).await.with_context(|| format!("pause {pause}"))?;
         ensure!(!nodes.second.has_ended()? && !nodes.scene.collector.has_ended()?, "a node ended by itself");

@@ -1,4 +1,7 @@
 //! What lies on the simulated disk: every file and folder as it is durable and as it was written since, and what a loss leaves.
+//!
+//! A file's unsynced past is kept as whole contents, one a change, as a page cache would hold them one after the other: a sector
+//! that reaches the disk is as it was at one of those moments, never a mixture that no moment held.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
