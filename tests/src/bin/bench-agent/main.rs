@@ -2,7 +2,7 @@
 //! node_exporter and zabbix_agentd, all in one run. Asserts nothing.
 //!
 //! `BENCH_WINDOW` seconds (240) after `BENCH_WARMUP` (60); `BENCH_DISK`: a folder on a block device of its own, for the agent's
-//! state. Ten services' minutes hold one fault of two minutes. Minutes without a fault are *at rest*.
+//! state. Each ten minutes hold one fault of two minutes; *at rest* leaves those out, and the two after.
 
 mod footprint;
 mod services;
