@@ -97,16 +97,30 @@ pub(super) fn keep_reserve(store: &Store) {
 /// The disk itself is full: drops the oldest samples first and accounts for them after. Whether anything was freed. If the
 /// power goes in between, the hole is found and accounted for at the next start.
 fn sacrifice_samples(store: &mut Store) -> bool {
-    let Some(oldest) = store.sample.numbers().first().copied() else { return false };
-    let victims: Vec<Waiting> = store.state.sample.iter().filter(|w| w.place.segment == oldest).copied().collect();
-    let Ok(gaps) = store.read_waiting(Lane::Sample, &victims).map(|records| runs(&records)) else { return false };
-    if let Err(error) = store.sample.delete_before(Some(oldest + 1)) {
+    store.delete_done();
+    let (mut victims, mut places) = (Vec::new(), Vec::new());
+    let mut through = None;
+    // A segment of gaps alone frees nothing, since they are written again: with the first one that holds samples, or not at all.
+    for number in store.sample.numbers() {
+        let here: Vec<Waiting> = store.state.sample.iter().filter(|w| w.place.segment == number).copied().collect();
+        let Ok(records) = store.read_waiting(Lane::Sample, &here) else { return false };
+        let holds_samples = records.iter().any(|record| !matches!(record.payload, Payload::Gap(_)));
+        victims.extend(records);
+        places.extend(here);
+        if holds_samples {
+            through = Some(number);
+            break;
+        }
+    }
+    let Some(through) = through else { return false };
+    if let Err(error) = store.sample.delete_before(Some(through + 1)) {
         tracing::warn!(%error, "spool: the oldest samples can't be deleted");
     }
-    if store.sample.numbers().contains(&oldest) {
+    if store.sample.numbers().contains(&through) {
         return false;
     }
-    store.state.sample.retain(|w| w.place.segment != oldest);
+    store.state.sample.retain(|w| !places.contains(w));
+    let gaps = runs(&victims);
     store.state.counters.dropped += gaps.iter().map(|dropped| dropped.newly).sum::<u64>();
     store.state.owed.extend(gaps.into_iter().map(|dropped| (dropped.id, dropped.gap)));
     store.pay_owed();
