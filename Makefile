@@ -1,22 +1,25 @@
 # The few commands of the house. Each does its own set-up (scripts/setup.sh) and writes nothing outside this folder.
-.PHONY: help build check test bench demo
+.PHONY: help build check test soak bench demo
 
 help:
 	@echo 'make demo    from nothing to a critical ticket, on this machine, with the release binaries'
 	@echo 'make test    everything that is tested, on both databases'
 	@echo 'make check   format, lints, docs, dependency policy'
+	@echo 'make soak    the long proofs, whole: crashes, power cuts, bad disks (scripts/soak.sh --help tells how long each part takes)'
 	@echo 'make bench   reports per second at the collector, both databases'
-	@echo 'make build   the release binaries'
+	@echo 'make build   the release binaries: the agent small and static, the collector fast'
 
 build:
-	@scripts/setup.sh build
-	cargo build --release --locked -p mainstay-agent -p mainstay-collector
+	@scripts/build.sh
 
 check:
 	@scripts/check.sh
 
 test:
 	@scripts/test.sh
+
+soak:
+	@scripts/soak.sh $(PART)
 
 bench:
 	@scripts/bench.sh

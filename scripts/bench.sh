@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# `make bench`: reports per second at the collector on SQLite and PostgreSQL, beside an endpoint that keeps nothing, in one run.
-# BENCH_SECONDS (10) per endpoint, BENCH_PEERS (64) at once. The release binaries; results also in .bench/ingest.txt.
+# `make bench`: reports per second at the collector on SQLite and PostgreSQL (with fsync), beside Alertmanager and an endpoint that
+# keeps nothing, in one run. BENCH_SECONDS (10) per endpoint, BENCH_APPLIANCES (2000), BENCH_AT_ONCE (64) reports under way,
+# BENCH_ONLY (null,alertmanager,sqlite,postgres). The release binaries; results also in .bench/ingest.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/setup.sh build database
+scripts/setup.sh build database peers
 cargo build --release --locked -p mainstay-collector -p e2e --bins
 mkdir -p .bench
 printf '%s, %s cores, load average %s\n' "$(uname -srm)" "$(nproc)" "$(cut -d' ' -f1-3 /proc/loadavg)" | tee .bench/ingest.txt
-target/release/bench-ingest "${BENCH_SECONDS:-10}" "${BENCH_PEERS:-64}" | tee -a .bench/ingest.txt
+target/release/with-postgres --durable target/release/bench-ingest \
+  "${BENCH_SECONDS:-10}" "${BENCH_APPLIANCES:-2000}" "${BENCH_AT_ONCE:-64}" | tee -a .bench/ingest.txt
+scripts/bench-agent.sh

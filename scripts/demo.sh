@@ -15,16 +15,16 @@ tell() { printf '   %s\n' "$*"; }
 good() { printf '   %s✓%s %s\n' "$green" "$off" "$*"; }
 fail() { printf '   %s✗ %s%s\n' "$red" "$*" "$off" >&2; exit 1; }
 
-scripts/setup.sh build demo || exit 69
+scripts/setup.sh demo || exit 69
 chapter '◆' 'Building the release binaries / 编译'
-cargo build --release --locked -p mainstay-agent -p mainstay-collector
+scripts/build.sh
 began=$SECONDS
 
 demo=$PWD/.demo
 rm -rf "$demo"
 mkdir -p "$demo"/{collector,agent/agent.d,mail,logs,tls}
 collector=(target/release/mainstay-collector --config "$demo/collector.toml")
-agent=(target/release/mainstay-agent --config "$demo/agent/agent.toml")
+agent=(target/agent/mainstay-agent --config "$demo/agent/agent.toml")
 pids=()
 stop() {
   trap - EXIT INT TERM

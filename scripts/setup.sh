@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a part of the work needs and the machine lacks: Debian packages, nothing else.
-# Usage: scripts/setup.sh PART...     parts: build database browser monitoring mail demo misc, or all
+# Usage: scripts/setup.sh PART...     parts: build static database browser monitoring mail demo peers disks misc, or all
 # A fast no-op when everything is there. Says what it installs; starts and enables no service that it installs.
 # Exit codes: 0 all there, 64 unknown part, 69 something is missing and can't be installed from here.
 set -euo pipefail
@@ -17,6 +17,7 @@ part() {
   case "$1" in
     build)      has cc || want gcc libc6-dev
                 has git || want git ;;
+    static)     has musl-gcc || want musl-tools ;;
     database)   has_postgres || want postgresql ;;
     browser)    has chromium || want chromium
                 has chromedriver || want chromium-driver
@@ -28,13 +29,23 @@ part() {
                 /usr/bin/python3 -c "import aiosmtpd" 2>/dev/null || want python3-aiosmtpd
                 has openssl || want openssl
                 has curl || want curl ca-certificates ;;
+    peers)      [ -x /usr/sbin/collectd ] || want collectd-core
+                has prometheus-alertmanager || want prometheus-alertmanager
+                has monit || want monit
+                has prometheus-node-exporter || want prometheus-node-exporter
+                [ -x /usr/sbin/zabbix_agentd ] || want zabbix-agent
+                has mkfs.ext4 || want e2fsprogs ;;
     misc)       compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || want libfaketime
                 has strace || want strace
                 has systemd-analyze || want systemd
                 has openssl || want openssl
                 has curl || want curl ca-certificates ;;
-    all)        for p in build database browser monitoring mail demo misc; do part "$p"; done ;;
-    *)          say "unknown part \"$1\": expected build, database, browser, monitoring, mail, demo, misc or all" >&2; exit 64 ;;
+    disks)      { has mkfs.ext4 || [ -x /sbin/mkfs.ext4 ]; } || want e2fsprogs
+                { has mkfs.xfs || [ -x /sbin/mkfs.xfs ]; } || want xfsprogs
+                has strace || want strace
+                has losetup || want mount ;;
+    all)        for p in build database browser monitoring mail demo misc disks; do part "$p"; done ;;
+    *)          say "unknown part \"$1\": expected build, static, database, browser, monitoring, mail, demo, peers, misc, disks or all" >&2; exit 64 ;;
   esac
 }
 

@@ -1,6 +1,6 @@
 //! The composition root of `run`: opens, connects, starts the loops. No logic.
 //!
-//! Order: configuration, logs, identity, spool (a new epoch), the judgement of the last run, the loops. It must never decide
+//! Order: configuration, logs, signals, identity, spool (a new epoch), the judgement of the last run, the loops. It must never decide
 //! what a flow or a stage should.
 
 use std::sync::Arc;
@@ -29,6 +29,8 @@ use crate::uplink::{Identity, Proxy, Settings, TrustedClock, Uplink};
 /// # Errors
 /// What kept it from starting, or the task that failed.
 pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure> {
+    // A stop may be asked for while the spool is still being read: it must get its goodbye too.
+    let mut life = Lifecycle::begin()?;
     let config = Arc::new(config);
     let identity = Identity::load(&config.state_dir)?;
     let clock = TrustedClock::new(time.clone(), &config.state_dir);
@@ -54,7 +56,6 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
         started_at: time.now(),
         safe_mode,
     };
-    let mut life = Lifecycle::default();
     let stop = || life.stop_signal();
     let (watching_stop, reporting_stop, polling_stop) = (stop(), stop(), stop());
     let (renewing_stop, alarming_stop, answering_stop) = (stop(), stop(), stop());

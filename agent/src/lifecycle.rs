@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -37,15 +37,21 @@ impl StopSignal {
 pub(crate) struct Lifecycle {
     tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
     stop: watch::Sender<bool>,
-}
-
-impl Default for Lifecycle {
-    fn default() -> Self {
-        Self { tasks: JoinSet::new(), stop: watch::Sender::new(false) }
-    }
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl Lifecycle {
+    /// Begins before anything is started that must be stopped: from here on a signal waits for [`Lifecycle::run`].
+    ///
+    /// # Errors
+    /// When the signals can't be handled.
+    pub(crate) fn begin() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("SIGTERM can't be handled")?;
+        let interrupt = signal(SignalKind::interrupt()).context("SIGINT can't be handled")?;
+        Ok(Self { tasks: JoinSet::new(), stop: watch::Sender::new(false), terminate, interrupt })
+    }
+
     /// A signal for a new task.
     pub(crate) fn stop_signal(&self) -> StopSignal {
         StopSignal(self.stop.subscribe())
@@ -61,14 +67,12 @@ impl Lifecycle {
     /// # Errors
     /// The first task that failed or ended unasked.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be handled")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT can't be handled")?;
         notify(&[NotifyState::Ready]);
         let feed_every = sd_notify::watchdog_enabled().map(|period| period / 2);
         let failed = loop {
             tokio::select! {
-                _ = terminate.recv() => break None,
-                _ = interrupt.recv() => break None,
+                _ = self.terminate.recv() => break None,
+                _ = self.interrupt.recv() => break None,
                 ended = self.tasks.join_next() => break Some(unasked(ended)),
                 () = pause(feed_every) => notify(&[NotifyState::Watchdog]),
             }
@@ -76,22 +80,22 @@ impl Lifecycle {
         notify(&[NotifyState::Stopping]);
         self.stop.send_replace(true);
         let drained = tokio::select! {
-            drained = self.drain() => drained,
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
+            drained = drain(&mut self.tasks) => drained,
+            _ = self.terminate.recv() => Ok(()),
+            _ = self.interrupt.recv() => Ok(()),
             () = tokio::time::sleep(DRAIN + Duration::from_secs(2)) => Ok(()),
         };
         self.tasks.abort_all();
         failed.map_or(drained, Err)
     }
+}
 
-    async fn drain(&mut self) -> anyhow::Result<()> {
-        while let Some(ended) = self.tasks.join_next().await {
-            let (name, result) = ended.context("a task crashed while stopping")?;
-            result.context(name)?;
-        }
-        Ok(())
+async fn drain(tasks: &mut JoinSet<(&'static str, anyhow::Result<()>)>) -> anyhow::Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        let (name, result) = ended.context("a task crashed while stopping")?;
+        result.context(name)?;
     }
+    Ok(())
 }
 
 async fn pause(period: Option<Duration>) {
@@ -129,7 +133,7 @@ mod tests {
     async fn a_task_that_ends_unasked_stops_the_process_with_a_failure_and_the_others_get_to_finish() {
         tokio::task::LocalSet::new()
             .run_until(async {
-                let mut life = Lifecycle::default();
+                let mut life = Lifecycle::begin().unwrap();
                 let (finished, was_finished) = tokio::sync::oneshot::channel();
                 let stop = life.stop_signal();
                 life.spawn("waits", async move {
@@ -148,7 +152,7 @@ mod tests {
     async fn a_panic_in_a_task_is_a_failure_of_the_process() {
         tokio::task::LocalSet::new()
             .run_until(async {
-                let mut life = Lifecycle::default();
+                let mut life = Lifecycle::begin().unwrap();
                 life.spawn("panics", async { panic!("boom") });
                 assert!(format!("{:#}", life.run().await.unwrap_err()).contains("crashed"));
             })

@@ -23,8 +23,14 @@ mod web;
 mod router;
 mod server;
 mod commands;
+#[cfg(test)]
+mod simulation;
 
 rust_i18n::i18n!("locales");
+
+/// A report is some three hundred small allocations on one thread, freed on another: measured, see docs/performance.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
     // The second installation of a provider is the only way to fail here, and the first is as good.

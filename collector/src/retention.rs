@@ -46,6 +46,13 @@ pub(crate) async fn prune_samples(tx: &mut Conn, tenant_id: &str, appliance_id: 
     Ok(done.rows_affected())
 }
 
+/// Whether somebody took the duty of this day's work: asked each second, without the writer.
+pub(crate) async fn day_is_done(conn: &mut Conn, now: UnixMs) -> Result<bool, sqlx::Error> {
+    let done: Option<i64> =
+        sqlx::query_scalar("SELECT value FROM counters WHERE name = 'daily_work'").fetch_optional(conn).await?;
+    Ok(done.is_some_and(|day| day >= now.0 / DAY_MS))
+}
+
 /// Takes the duty of a day's work: true for one caller a day.
 pub(crate) async fn claim_day(tx: &mut Conn, now: UnixMs) -> Result<bool, sqlx::Error> {
     let taken: Option<i64> = sqlx::query_scalar(

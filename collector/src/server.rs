@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use anyhow::Context as _;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -161,7 +161,8 @@ async fn agent_connection(
     (stream, address): (TcpStream, SocketAddr),
     stop: Stop,
 ) {
-    let Some((stream, protocol)) = handshake(&acceptor, stream, address).await else { return };
+    // In boxes, each gone when it is over: a connection lives long, its handshake does not.
+    let Some((stream, protocol)) = Box::pin(handshake(&acceptor, stream, address)).await else { return };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let fingerprint = certificate.map(|leaf| crate::appliances::authority::fingerprint(leaf));
     let stranger = fingerprint.is_none();
@@ -175,7 +176,7 @@ async fn agent_connection(
         let (door, peer) = (Arc::clone(&door), peer.clone());
         async move { Ok::<_, Infallible>(agent_api::answer(&door, &peer, request).await) }
     });
-    let serving = converse(stream, protocol, service, stop);
+    let serving = Box::pin(converse(stream, protocol, service, stop));
     if stranger {
         drop(tokio::time::timeout(STRANGER_STAYS, serving).await);
     } else {
@@ -210,14 +211,14 @@ async fn handshake(
     acceptor: &TlsAcceptor,
     stream: TcpStream,
     address: SocketAddr,
-) -> Option<(tokio_rustls::server::TlsStream<TcpStream>, Protocol)> {
+) -> Option<(Box<tokio_rustls::server::TlsStream<TcpStream>>, Protocol)> {
     match tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let protocol = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,
             };
-            Some((stream, protocol))
+            Some((Box::new(stream), protocol))
         }
         Ok(Err(error)) => {
             tracing::debug!(peer = %address, %error, "a TLS handshake failed");
@@ -240,29 +241,43 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN).max_headers(64).max_buf_size(64 << 10);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(32)
-        .max_header_list_size(32 << 10)
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(20));
-    let builder = match protocol {
-        Protocol::Http1 => builder.http1_only(),
-        Protocol::Http2 => builder.http2_only(),
-    };
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
+    let (io, ended) = (TokioIo::new(stream), |error: Option<hyper::Error>| {
+        if let Some(error) = error {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    });
+    match protocol {
+        Protocol::Http1 => {
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN).max_headers(64).max_buf_size(64 << 10);
+            let connection = pin!(builder.serve_connection(io, service));
+            ended(until_stopped(connection, http1::Connection::graceful_shutdown, stop).await.err());
+        }
+        Protocol::Http2 => {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(32)
+                .max_header_list_size(32 << 10)
+                .keep_alive_interval(Duration::from_secs(20))
+                .keep_alive_timeout(Duration::from_secs(20));
+            let connection = pin!(builder.serve_connection(io, service));
+            ended(until_stopped(connection, http2::Connection::graceful_shutdown, stop).await.err());
+        }
+    }
+}
+
+/// Drives a connection to its end; after the soft stop, to the end of what is under way.
+async fn until_stopped<C, E>(mut connection: Pin<&mut C>, shut: fn(Pin<&mut C>), stop: Stop) -> Result<(), E>
+where
+    C: Future<Output = Result<(), E>>,
+{
+    tokio::select! {
         ended = connection.as_mut() => ended,
         () = stop.stopping() => {
-            connection.as_mut().graceful_shutdown();
+            shut(connection.as_mut());
             connection.await
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
     }
 }
 

@@ -19,6 +19,8 @@ pub const MAX_CHECKS: usize = 16;
 /// Current values in a heartbeat.
 pub const MAX_VALUES: usize = 512;
 
+/// Open faults that one record may name: with their ids they fit [`MAX_RECORD_BYTES`].
+pub const MAX_OPEN_FAULTS: usize = 500;
 /// `text` limited on the way in (R11): control characters other than tab become U+FFFD, longer than `max_chars` is cut with an ellipsis.
 #[must_use]
 pub fn clean_text(text: &str, max_chars: usize) -> String {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::DeclaredService;
 use crate::fault::FaultChange;
-use crate::ids::RecordId;
+use crate::ids::{EpisodeId, RecordId};
 use crate::time_source::UnixMs;
 
 /// What a record says.
@@ -24,6 +24,8 @@ pub enum Payload {
     Samples(Samples),
     /// Records were dropped by policy; moves the watermark (R31).
     Gap(Gap),
+    /// All faults that are open at the sender; of its others, whatever the collector still holds open is over.
+    OpenFaults(OpenFaults),
     /// `mainstay-agent test`: a marked message that opens no ticket.
     Test(TestMessage),
 }
@@ -93,6 +95,13 @@ pub struct Gap {
     pub why: String,
     /// How many records were lost by it.
     pub count: u64,
+}
+
+/// The whole of what is open, told to a collector whose memory was restored: it may hold faults open that ended since its backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenFaults {
+    /// The episodes; at most [`crate::limits::MAX_OPEN_FAULTS`].
+    pub episodes: Vec<EpisodeId>,
 }
 
 /// A marked message, end to end.

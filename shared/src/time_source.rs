@@ -112,6 +112,13 @@ impl TimeSource {
         }
     }
 
+    /// Sets a manual clock's wall time alone, as a jump of a machine's clock does; a system clock is not set.
+    pub fn set_wall(&self, to: UnixMs) {
+        if let Source::Manual(state) = &self.0 {
+            state.lock().unwrap_or_else(PoisonError::into_inner).0 = to;
+        }
+    }
+
     /// Moves a manual clock forward; a system clock is not moved.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(state) = &self.0 {

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use mainstay_shared::enrolment::JoinString;
+use mainstay_shared::ids::RecordId;
+use mainstay_shared::record::Record;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::injection::Injection;
 use crate::machine_clock::MachineClock;
 use crate::patience::{A_WHILE, SOON, eventually};
 use crate::process::{Daemon, Output, program, run, tied};
@@ -23,6 +26,7 @@ pub struct Agent {
     daemon: Option<Daemon>,
     clock: Option<MachineClock>,
     snapshots: u32,
+    state: PathBuf,
     folder: TempDir,
 }
 
@@ -53,7 +57,20 @@ impl Agent {
     /// When its files can't be written.
     pub fn fresh(services: &str) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("mainstay-agent-").tempdir()?;
-        let agent = Self { daemon: None, clock: None, snapshots: 0, folder };
+        let state = folder.path().join("state");
+        Self::with_state(folder, state, services)
+    }
+
+    /// Configured, not enrolled, with its state on another disk.
+    ///
+    /// # Errors
+    /// When its files can't be written.
+    pub fn fresh_on(disk: &Path, services: &str) -> Result<Self> {
+        Self::with_state(tempfile::Builder::new().prefix("mainstay-agent-").tempdir()?, disk.join("state"), services)
+    }
+
+    fn with_state(folder: TempDir, state: PathBuf, services: &str) -> Result<Self> {
+        let agent = Self { daemon: None, clock: None, snapshots: 0, state, folder };
         std::fs::create_dir(agent.path("agent.d"))?;
         std::fs::write(agent.path("agent.toml"), format!("[agent]\nstate_dir = {:?}\n", agent.state_dir()))?;
         let quiet: String = MACHINE.iter().map(|part| format!("[probes.{part}]\nenabled = false\n")).collect();
@@ -98,6 +115,65 @@ impl Agent {
     pub fn start(&mut self) -> Result<()> {
         self.daemon = Some(Daemon::start("mainstay-agent run", self.program(&["run"])?, &self.path("agent.log"))?);
         Ok(())
+    }
+
+    /// `enroll` with `injection` in its first thread.
+    ///
+    /// # Errors
+    /// As [`Agent::enrol`].
+    pub async fn enrol_under(&self, join: &JoinString, injection: &Injection) -> Result<Output> {
+        let mut command = injection.around(&program("mainstay-agent")?, &self.path("calls.log"));
+        command.arg("--config").arg(self.path("agent.toml")).arg("enroll").current_dir(self.folder.path());
+        run(command, &join.to_secret_text(), A_WHILE).await
+    }
+
+    /// Starts `run` with `injection` in its first thread.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start_under(&mut self, injection: &Injection) -> Result<()> {
+        let mut command = injection.around(&program("mainstay-agent")?, &self.path("calls.log"));
+        command.arg("--config").arg(self.path("agent.toml")).arg("run").current_dir(self.folder.path());
+        self.daemon = Some(Daemon::start("mainstay-agent run under strace", command, &self.path("agent.log"))?);
+        Ok(())
+    }
+
+    /// Waits until it runs and answers; an error when it ends instead.
+    ///
+    /// # Errors
+    /// With the end of its log.
+    pub async fn answers(&mut self) -> Result<()> {
+        eventually("the agent to answer", A_WHILE, async || {
+            if self.process()?.ended()?.is_some() {
+                return Ok(Some(false));
+            }
+            Ok((self.status().await?["running"] == true).then_some(true))
+        })
+        .await?
+        .then_some(())
+        .context("the agent ended instead of answering")
+    }
+
+    /// Has it accept a message with this note: `None` when it does not (or is gone), else the record's id, told after the sync.
+    ///
+    /// # Errors
+    /// When the command can't be run or prints something else.
+    pub async fn accept(&self, note: &str) -> Result<Option<RecordId>> {
+        let told = self.command(&["test", "--no-wait", "--json", "--note", note]).await?;
+        if told.code != 0 {
+            return Ok(None);
+        }
+        let answer: Value = serde_json::from_str(&told.stdout).with_context(|| format!("test --no-wait: {told:?}"))?;
+        Ok(Some(serde_json::from_value(answer["record"].clone())?))
+    }
+
+    /// `spool dump`: what waits, in the order of sending.
+    ///
+    /// # Errors
+    /// When the spool can't be read.
+    pub async fn waiting(&self) -> Result<Vec<Record>> {
+        let printed = self.command(&["spool", "dump"]).await?.good().context("spool dump")?;
+        printed.stdout.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 
     /// The running process.
@@ -180,7 +256,7 @@ impl Agent {
     /// Where its spool and identity stand.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
-        self.path("state")
+        self.state.clone()
     }
 
     /// What it logged in all its lives.

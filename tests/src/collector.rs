@@ -254,15 +254,7 @@ impl Collector {
         Ok(())
     }
 
-    /// SIGKILL.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn kill(&mut self) -> Result<()> {
-        self.daemon.take().context("the collector runs")?.kill()
-    }
-
-    /// Its process.
+    /// Its process id.
     ///
     /// # Errors
     /// When it does not run.
@@ -270,12 +262,12 @@ impl Collector {
         Ok(self.daemon.as_ref().context("the collector runs")?.pid())
     }
 
-    /// Sends it a signal (STOP and CONT make it stand still and go on).
+    /// SIGKILL.
     ///
     /// # Errors
     /// When it does not run.
-    pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
-        self.daemon.as_ref().context("the collector runs")?.signal(signal)
+    pub fn kill(&mut self) -> Result<()> {
+        self.daemon.take().context("the collector runs")?.kill()
     }
 
     /// Whether it has ended by itself or by somebody else's hand.
@@ -380,6 +372,12 @@ impl Collector {
     #[must_use]
     pub fn log_text(&self) -> String {
         std::fs::read_to_string(self.path("collector.log")).unwrap_or_default()
+    }
+
+    /// Where its database is, for benches that fill it.
+    #[must_use]
+    pub fn database_url(&self) -> String {
+        self.database.url().unwrap_or_else(|| format!("sqlite:{}", self.path("data").join("collector.db").display()))
     }
 
     /// A file in its folder.

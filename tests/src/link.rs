@@ -32,6 +32,7 @@ enum Weather {
 struct Counts {
     connections: AtomicU64,
     answers_lost: AtomicU64,
+    bytes: AtomicU64,
 }
 
 /// A link to one address. Its connections end with it.
@@ -100,6 +101,12 @@ impl LinkProxy {
         self.counts.connections.load(Ordering::SeqCst)
     }
 
+    /// Bytes that it has carried so far, both ways.
+    #[must_use]
+    pub fn bytes_passed(&self) -> u64 {
+        self.counts.bytes.load(Ordering::SeqCst)
+    }
+
     /// Answers that [`LinkProxy::lose_answers`] has lost so far.
     #[must_use]
     pub fn answers_lost(&self) -> u64 {
@@ -163,6 +170,7 @@ async fn pass(
             Weather::Cut => return,
             Weather::Passes { .. } | Weather::LosesAnswers { .. } | Weather::HalfCloses | Weather::Silent => {}
         }
+        counts.bytes.fetch_add(length as u64, Ordering::SeqCst);
         if to.write_all(&chunk[..length]).await.is_err() {
             return;
         }

@@ -20,6 +20,7 @@ pub const SHARED: &str = "MAINSTAY_TEST_POSTGRES";
 pub struct PostgresServer {
     port: u16,
     daemon: Option<Daemon>,
+    settings: &'static [&'static str],
     folder: TempDir,
 }
 
@@ -29,6 +30,19 @@ impl PostgresServer {
     /// # Errors
     /// When PostgreSQL is not installed or does not start; says what it printed.
     pub async fn start() -> Result<Self> {
+        // A test's data need not outlive a power cut; everything else stays as PostgreSQL ships it.
+        Self::start_with(&["fsync=off", "shared_buffers=32MB", "max_connections=200"]).await
+    }
+
+    /// The same, as PostgreSQL ships it: what is committed is on the disk. For measuring.
+    ///
+    /// # Errors
+    /// As [`PostgresServer::start`].
+    pub async fn start_durable() -> Result<Self> {
+        Self::start_with(&["max_connections=200"]).await
+    }
+
+    async fn start_with(settings: &'static [&'static str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("mainstay-pg-").tempdir()?;
         let data = folder.path().join("data");
         if rustix::process::geteuid().is_root() {
@@ -45,7 +59,7 @@ impl PostgresServer {
         if !init.status.success() {
             bail!("initdb: {}", String::from_utf8_lossy(&init.stderr));
         }
-        let mut server = Self { port: free_port()?, daemon: None, folder };
+        let mut server = Self { port: free_port()?, daemon: None, settings, folder };
         server.start_again().await?;
         Ok(server)
     }
@@ -66,15 +80,8 @@ impl PostgresServer {
     async fn try_start(&self, port: u16) -> Result<Daemon> {
         let mut command = tied_as("postgres", binary("postgres")?);
         command.arg("-D").arg(self.folder.path().join("data")).current_dir("/");
-        // A test's data need not outlive a power cut; everything else stays as PostgreSQL ships it.
-        for setting in [
-            format!("port={port}"),
-            "listen_addresses=127.0.0.1".into(),
-            "unix_socket_directories=".into(),
-            "fsync=off".into(),
-            "shared_buffers=32MB".into(),
-            "max_connections=200".into(),
-        ] {
+        let port_is = format!("port={port}");
+        for setting in [port_is.as_str(), "listen_addresses=127.0.0.1", "unix_socket_directories="].iter().chain(self.settings) {
             command.arg("-c").arg(setting);
         }
         let mut daemon = Daemon::start("postgres", command, &self.log_file())?;

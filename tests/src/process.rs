@@ -132,8 +132,7 @@ impl Daemon {
     /// # Errors
     /// When it is gone.
     pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
-        let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw).context("a process id")?;
-        rustix::process::kill_process(pid, signal).with_context(|| format!("signalling {}", self.name))
+        send(self.pid(), signal).with_context(|| self.name.clone())
     }
 }
 
@@ -142,6 +141,34 @@ impl Drop for Daemon {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Stops process `pid` (SIGSTOP) and waits until no thread of it is inside a call of the kernel any more.
+///
+/// # Errors
+/// When it is gone or a call does not come back.
+pub async fn freeze(pid: u32) -> Result<()> {
+    send(pid, rustix::process::Signal::STOP)?;
+    let tasks = format!("/proc/{pid}/task");
+    eventually(&format!("process {pid} to stand still"), Duration::from_secs(30), async || {
+        for task in std::fs::read_dir(&tasks)? {
+            let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+            if !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })
+    .await
+}
+
+/// Sends process `pid` a signal.
+///
+/// # Errors
+/// When it is gone.
+pub fn send(pid: u32, signal: rustix::process::Signal) -> Result<()> {
+    let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).context("a process id")?;
+    rustix::process::kill_process(process, signal).with_context(|| format!("signalling process {pid}"))
 }
 
 /// What a short command gave.

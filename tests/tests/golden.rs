@@ -60,6 +60,7 @@ fn a_report_of_version_one_is_read_whole() {
             Payload::Goodbye(_) => "goodbye",
             Payload::Samples(_) => "samples",
             Payload::Gap(_) => "gap",
+            Payload::OpenFaults(_) => "open_faults",
             Payload::Test(_) => "test",
         })
         .collect();
@@ -85,6 +86,13 @@ fn what_may_be_absent_in_version_one_may_be_absent_for_ever() {
         "sent_mono_ms":0,"records":[{"id":{"epoch":"00112233445566778899aabbccddeeff","lane":"fault","seq":1},"at":0,"mono_ms":0,
         "payload":{"type":"fault","kind":"raised","component":"memory","code":"memory_low","level":"warning","summary":"","at":0}}]}"#;
     serde_json::from_str::<ReportRequest>(report).expect("a report with nothing optional");
+}
+
+#[test]
+fn the_whole_of_what_is_open_is_read() {
+    let payload = r#"{"type":"open_faults","episodes":[{"epoch":"00112233445566778899aabbccddeeff","lane":"fault","seq":2}]}"#;
+    let Payload::OpenFaults(open) = serde_json::from_str(payload).expect("read") else { panic!("another kind") };
+    assert_eq!(open.episodes[0].seq, 2);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use mainstay_shared::time_source::TimeSource;
 use reqwest::tls::TlsInfo;
 use reqwest::{Client, Method, Response};
 use rustls::client::Resumption;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CipherSuite, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
@@ -178,8 +178,10 @@ fn roots(file: &Path) -> Result<RootCertStore, String> {
 }
 
 fn client_config(roots: RootCertStore, clock: Clock) -> ClientConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_details(provider, Arc::new(clock));
+    let mut provider = rustls::crypto::ring::default_provider();
+    // Every question costs a handshake, and processors have instructions for SHA-256, not for SHA-384. A server may still choose.
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let builder = ClientConfig::builder_with_details(Arc::new(provider), Arc::new(clock));
     let builder = builder.with_safe_default_protocol_versions().expect("ring has the suites of TLS 1.2 and 1.3");
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.resumption = Resumption::disabled();

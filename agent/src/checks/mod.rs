@@ -18,7 +18,9 @@ use mainstay_shared::check::{CheckResult, ServiceState};
 use mainstay_shared::limits::{MAX_TEXT_CHARS, clean_text};
 use mainstay_shared::time_source::TimeSource;
 
-pub(crate) use schedule::{ServiceRound, keep_asking};
+pub(crate) use plugin::parse as read_plugin_output;
+pub(crate) use schedule::keep_asking;
+pub use schedule::{Retries, ServiceRound};
 
 use crate::config::{Check, CheckKind};
 use crate::probes::ClockReference;

@@ -36,7 +36,7 @@ fn judge(output: &Output, limit: Duration) -> Found {
 }
 
 /// The first line's text, and all performance data: after `|` on the first line, and after the first `|` of the lines below.
-fn parse(stdout: &str) -> (String, String) {
+pub(crate) fn parse(stdout: &str) -> (String, String) {
     let (first, below) = stdout.split_once('\n').unwrap_or((stdout, ""));
     let (text, perf) = first.split_once('|').unwrap_or((first, ""));
     let more = below.split_once('|').map_or("", |(_, perf)| perf);

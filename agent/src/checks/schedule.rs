@@ -14,20 +14,21 @@ use tokio::task::JoinSet;
 
 use super::Checker;
 use crate::config::{Check, Service};
+use crate::pause::Pause;
 
 /// What a round of checks found.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct ServiceRound {
+pub struct ServiceRound {
     /// The service.
-    pub(crate) service: String,
+    pub service: String,
     /// The worst of its checks.
-    pub(crate) state: ServiceState,
+    pub state: ServiceState,
     /// All tries, by check and in time.
-    pub(crate) tries: Vec<CheckResult>,
+    pub tries: Vec<CheckResult>,
     /// When the round began: a failure that it found began then or before.
-    pub(crate) began_at: UnixMs,
+    pub began_at: UnixMs,
     /// The same by the monotonic clock.
-    pub(crate) began_mono: Duration,
+    pub began_mono: Duration,
 }
 
 /// Asks `service` for ever: first after `delay`, then every interval, and at once when `nudges` changes.
@@ -40,9 +41,10 @@ pub(crate) async fn keep_asking(
 ) {
     let mut known = BTreeMap::new();
     let mut wait = delay;
+    let pause = Pause::new();
     loop {
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = pause.wait(wait) => {}
             changed = nudges.changed() => if changed.is_err() { return },
         }
         let began = checker.time.monotonic();
@@ -77,17 +79,29 @@ async fn round(checker: &Arc<Checker>, service: &Service, known: &mut BTreeMap<S
     ServiceRound { service: service.name.clone(), state, tries: by_check.into_values().flatten().collect(), began_at, began_mono }
 }
 
-struct Retries {
-    count: u8,
-    after: Duration,
-    known: Option<ServiceState>,
+/// When a failure is certain.
+#[derive(Debug, Clone, Copy)]
+pub struct Retries {
+    /// Further tries after a first failure.
+    pub count: u8,
+    /// The pause before each.
+    pub after: Duration,
+    /// How the check ended in the round before.
+    pub known: Option<ServiceState>,
+}
+
+impl Retries {
+    /// Whether a check that has ended in `last` after `tries` tries is asked again.
+    #[must_use]
+    pub fn ask_again(&self, tries: u8, last: ServiceState) -> bool {
+        tries <= self.count && last != ServiceState::Up && Some(last) != self.known
+    }
 }
 
 async fn until_certain(checker: &Checker, service: &str, check: &Check, retries: Retries) -> Vec<CheckResult> {
     let mut tries = vec![checker.ask(service, check, 1).await];
-    let certain = |state: ServiceState| state == ServiceState::Up || Some(state) == retries.known;
-    for attempt in 2..=retries.count.saturating_add(1) {
-        if tries.last().is_some_and(|result| certain(result.state)) {
+    for attempt in 2..=u8::MAX {
+        if !tries.last().is_some_and(|result| retries.ask_again(attempt - 1, result.state)) {
             break;
         }
         tokio::time::sleep(retries.after).await;

@@ -38,6 +38,15 @@ pub(crate) fn read(path: &Path, findings: &mut Findings) -> Merged {
     merged
 }
 
+/// The same of one file's text.
+pub(crate) fn read_text(text: &str, findings: &mut Findings) -> Merged {
+    let mut merged = Merged::default();
+    if let Some(source) = parse("agent.toml".to_owned(), text, findings) {
+        take(source, false, &mut merged, findings);
+    }
+    merged
+}
+
 /// Label, path, and whether it is a profile, in the order of merging.
 fn listed(path: &Path, findings: &Findings) -> Vec<(String, PathBuf, bool)> {
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -76,10 +85,16 @@ fn read_one(name: String, file: &Path, findings: &Findings) -> Option<Source> {
             return None;
         }
     };
+    parse(name, &text, findings)
+}
+
+fn parse(name: String, text: &str, findings: &Findings) -> Option<Source> {
     match text.parse::<Table>() {
         Ok(table) => Some(Source { name, table }),
         Err(error) => {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let line = error
+                .span()
+                .map_or(1, |span| text.as_bytes()[..span.start.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1);
             let problem = format!("line {line}: {}", error.message());
             findings.add(ConfigError { file: name, key: String::new(), value: None, problem });
             None

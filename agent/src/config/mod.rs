@@ -30,7 +30,7 @@ pub(crate) const DEFAULT_PATH: &str = "/etc/mainstay/agent.toml";
 
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Config {
+pub struct Config {
     /// `agent.state_dir`: the spool, keys and certificates.
     pub(crate) state_dir: PathBuf,
     /// `agent.log_format`.
@@ -85,7 +85,7 @@ pub(crate) struct Proxy {
 /// All that is wrong with a configuration, never empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub(crate) struct ConfigErrors(pub(crate) Vec<ConfigError>);
+pub struct ConfigErrors(pub(crate) Vec<ConfigError>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,9 +117,23 @@ impl Config {
     ///
     /// # Errors
     /// All that is wrong in any of the files.
-    pub(crate) fn load(path: &Path) -> Result<Self, ConfigErrors> {
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let mut findings = Findings::default();
         let merged = files::read(path, &mut findings);
+        Self::checked(merged, findings)
+    }
+
+    /// Reads and checks the text of an `agent.toml` that stands alone.
+    ///
+    /// # Errors
+    /// All that is wrong in it.
+    pub fn from_text(text: &str) -> Result<Self, ConfigErrors> {
+        let mut findings = Findings::default();
+        let merged = files::read_text(text, &mut findings);
+        Self::checked(merged, findings)
+    }
+
+    fn checked(merged: files::Merged, findings: Findings) -> Result<Self, ConfigErrors> {
         let services = services::read(merged.services, &findings);
         let config = read_top(merged.table, services, merged.files, &findings);
         let errors = findings.errors.into_inner();
@@ -127,7 +141,8 @@ impl Config {
     }
 
     /// The services as the collector is told of them.
-    pub(crate) fn declared_services(&self) -> Vec<DeclaredService> {
+    #[must_use]
+    pub fn declared_services(&self) -> Vec<DeclaredService> {
         let declared = |service: &Service| DeclaredService {
             name: service.name.clone(),
             title: service.title.clone(),

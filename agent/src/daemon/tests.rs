@@ -89,7 +89,7 @@ async fn an_agent_enrols_runs_answers_on_its_socket_and_says_goodbye_on_sigterm(
 
     let asking = async {
         until_status_is_good(&config, &time).await;
-        let sent = test(&config.state_dir, "hello".into(), OUTPUT).await;
+        let sent = test(&config.state_dir, "hello".into(), false, OUTPUT).await;
         assert!(sent.is_ok(), "{sent:?}");
         terminate_self();
         std::future::pending::<()>().await;

@@ -11,6 +11,7 @@
 mod rules;
 mod state;
 mod services;
+mod refusals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use mainstay_shared::time_source::UnixMs;
 use crate::checks::ServiceRound;
 use crate::config::Config;
 use crate::probes::{HUNG, Reading};
+pub(crate) use refusals::Refusals;
 use rules::Rule;
 use services::ServiceFaults;
 use state::{Condition, Proposal};

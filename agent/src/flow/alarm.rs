@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use mainstay_shared::time_source::TimeSource;
 
-use super::contact::{Alarm, Contact, LOST_AFTER};
+use super::contact::{Alarm, Contact, LOST_AFTER, UNRECORDED_AFTER};
 use crate::lifecycle::{StopSignal, tell_systemd};
+use crate::pause::Pause;
 use crate::spool::Spool;
 
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// While the alarm sounds: its end is told soon.
+const LOOK_FOR_THE_END_EVERY: Duration = Duration::from_secs(15);
 const TELL_AGAIN_AFTER: Duration = Duration::from_secs(3600);
 
 /// What the alarm watches.
@@ -30,9 +33,11 @@ pub(crate) struct Alarming {
 /// None.
 pub(crate) async fn run(alarming: Alarming, stop: StopSignal) -> anyhow::Result<()> {
     let mut state = State::since(alarming.time.monotonic());
+    let pause = Pause::new();
     loop {
+        let wait = if state.alarm.is_some() { LOOK_FOR_THE_END_EVERY } else { LOOK_EVERY };
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = pause.wait(wait) => {}
             () = stop.clone().requested() => return Ok(()),
         }
         alarming.look(&mut state);
@@ -47,10 +52,12 @@ impl Alarming {
             contact_at: facts.last_contact_mono,
             taken_at: facts.last_ack_mono,
             something_waits: stats.fault_records + stats.sample_records > 0,
+            refusing_for: self.spool.refusing_for(),
         };
         let telling = state.next(&seen);
         self.contact.note(|facts| facts.alarm = state.alarm);
-        let why = facts.trouble.as_deref().unwrap_or("unknown");
+        let disk = self.spool.last_error();
+        let why = disk.as_deref().or(facts.trouble.as_deref()).unwrap_or("unknown");
         match telling {
             Telling::Nothing => {}
             Telling::Alarm(alarm) => {
@@ -59,7 +66,7 @@ impl Alarming {
                 tell_systemd(text);
             }
             Telling::Over => {
-                tracing::warn!("the local alarm is over: the collector takes reports again");
+                tracing::warn!("the local alarm is over: faults are recorded and the collector takes reports again");
                 tell_systemd("reporting");
             }
         }
@@ -73,6 +80,7 @@ struct Seen {
     contact_at: Option<Duration>,
     taken_at: Option<Duration>,
     something_waits: bool,
+    refusing_for: Option<Duration>,
 }
 
 /// What is to be told after a look.
@@ -104,7 +112,9 @@ impl State {
         };
         let long_ago = |at: Duration| seen.now.saturating_sub(at) >= LOST_AFTER;
         let before = self.alarm;
-        self.alarm = if long_ago(seen.contact_at.unwrap_or(self.began_at)) {
+        self.alarm = if seen.refusing_for.is_some_and(|span| span >= UNRECORDED_AFTER) {
+            Some(Alarm::NotRecording)
+        } else if long_ago(seen.contact_at.unwrap_or(self.began_at)) {
             Some(Alarm::NoContact)
         } else if self.waits_since.is_some_and(long_ago) {
             Some(Alarm::ReportsNotTaken)
@@ -151,9 +161,16 @@ mod tests {
         let minute = |n: u64| Duration::from_secs(60 * n);
         let mut state = State::since(minute(0));
         for (now, contact, taken, something_waits, telling, sentence) in table {
-            let seen = Seen { now: minute(now), contact_at: contact.map(minute), taken_at: taken.map(minute), something_waits };
+            let (contact_at, taken_at) = (contact.map(minute), taken.map(minute));
+            let seen = Seen { now: minute(now), contact_at, taken_at, something_waits, refusing_for: None };
             assert_eq!(state.next(&seen), telling, "minute {now}: {sentence}");
         }
+        let well =
+            Seen { now: minute(130), contact_at: Some(minute(130)), taken_at: None, something_waits: false, refusing_for: None };
+        let refused = |seconds| Seen { refusing_for: Some(Duration::from_secs(seconds)), ..well };
+        assert_eq!(state.next(&refused(59)), Nothing, "a disk that refuses for a moment");
+        assert_eq!(state.next(&refused(60)), Tell(Alarm::NotRecording), "for a minute, though the collector answers");
+        assert_eq!(state.next(&well), Over, "it writes again");
     }
 
     #[tokio::test]

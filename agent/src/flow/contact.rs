@@ -18,6 +18,8 @@ const CERTIFICATE_EXPIRED: &str = "CertificateExpired";
 
 /// Contact older than this is an alarm on the box: the long poll is renewed every minute.
 pub(crate) const LOST_AFTER: Duration = Duration::from_secs(600);
+/// A queue that takes nothing for so long is an alarm on the box.
+pub(crate) const UNRECORDED_AFTER: Duration = Duration::from_secs(60);
 
 /// Why the box itself raises an alarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,8 @@ pub(crate) enum Alarm {
     NoContact,
     /// It answers, but what waits has not been taken for [`LOST_AFTER`].
     ReportsNotTaken,
+    /// Nothing could be written for [`UNRECORDED_AFTER`]: the disk refuses, or the queue is full of what must not be dropped.
+    NotRecording,
 }
 
 impl Alarm {
@@ -38,6 +42,9 @@ impl Alarm {
             }
             Self::ReportsNotTaken => {
                 "LOCAL ALARM: the collector has taken no report for ten minutes; faults wait on this box and the vendor is not told"
+            }
+            Self::NotRecording => {
+                "LOCAL ALARM: nothing could be recorded for a minute (disk full, read-only or broken); new faults are not kept and the vendor is not told"
             }
         }
     }
@@ -94,6 +101,10 @@ pub(crate) struct Contact {
     facts: Arc<Mutex<ContactFacts>>,
     /// Wakes the report loop.
     pub(crate) report_now: Arc<Notify>,
+    /// The poll was answered: its connection is free for a report that is in no hurry.
+    pub(crate) turn_offered: Arc<Notify>,
+    /// A report was answered, or failed.
+    pub(crate) turn_over: Arc<Notify>,
     /// Wakes the renewal loop.
     pub(crate) renew_now: Arc<Notify>,
     receipts: broadcast::Sender<VerifiedReceipt>,
@@ -104,6 +115,8 @@ impl Default for Contact {
         Self {
             facts: Arc::default(),
             report_now: Arc::default(),
+            turn_offered: Arc::default(),
+            turn_over: Arc::default(),
             renew_now: Arc::default(),
             receipts: broadcast::Sender::new(16),
         }

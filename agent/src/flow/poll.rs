@@ -28,10 +28,14 @@ const GRACE: Duration = Duration::from_secs(20);
 /// A collector that answers at once with nothing new is not asked again sooner than this.
 const SHORTEST: Duration = Duration::from_secs(35);
 const NOT_ENROLLED_WAIT: Duration = Duration::from_secs(300);
+/// A report may hold up the next poll for so long.
+const TURN: Duration = Duration::from_secs(5);
 /// Offsets under this show that the machine's clock is right again.
 const CLOCK_IS_RIGHT_MS: i64 = 3_600_000;
 /// Directive ids remembered.
 const REMEMBERED: usize = 64;
+/// The heartbeat's value while nothing can be recorded: for how many seconds.
+const NOT_RECORDING: &str = "agent.not_recording_s";
 
 /// What polling needs.
 pub(crate) struct Polling {
@@ -71,6 +75,7 @@ pub(crate) async fn run(polling: Polling, stop: StopSignal) -> anyhow::Result<()
                 backoff.reset();
                 memory.told();
                 let acted = polling.take(reply, &mut memory).await?;
+                polling.offer_turn(&stop).await;
                 let took = polling.time.monotonic().saturating_sub(began);
                 let waited_enough = acted || took + Duration::from_secs(5) >= polling.wait;
                 if waited_enough { Duration::ZERO } else { SHORTEST.saturating_sub(took) }
@@ -99,7 +104,11 @@ pub(crate) async fn run(polling: Polling, stop: StopSignal) -> anyhow::Result<()
 
 impl Polling {
     async fn ask(&self, memory: &Memory) -> Outcome<PollReply> {
-        let current = self.current.borrow().clone();
+        let mut current = self.current.borrow().clone();
+        if let Some(refusing) = self.spool.refusing_for() {
+            // What can't be recorded can't be reported; that it is so can be said here.
+            current.values.insert(NOT_RECORDING.to_owned(), refusing.as_secs_f64().round());
+        }
         let stats = self.spool.stats();
         let request = PollRequest {
             version: WIRE_VERSION,
@@ -113,6 +122,23 @@ impl Polling {
         };
         self.contact.note(|facts| facts.requests += 1);
         self.uplink.post(PATH_POLL, &request, self.wait + GRACE).await
+    }
+
+    /// Lets a report that waits have the connection before the next poll takes it: else each would cost a handshake of its own.
+    async fn offer_turn(&self, stop: &StopSignal) {
+        let stats = self.spool.stats();
+        if stats.fault_records + stats.sample_records == 0 {
+            return;
+        }
+        let over = self.contact.turn_over.notified();
+        tokio::pin!(over);
+        over.as_mut().enable();
+        self.contact.turn_offered.notify_one();
+        tokio::select! {
+            () = over => {}
+            () = tokio::time::sleep(TURN) => {}
+            () = stop.clone().requested() => {}
+        }
     }
 
     /// Takes an answer; whether it asked for anything new.

@@ -10,7 +10,8 @@ use std::time::Duration;
 use mainstay_shared::api::{PATH_REPORTS, WIRE_VERSION, error_words};
 use mainstay_shared::fault::{FaultChange, FaultChangeKind};
 use mainstay_shared::ids::CollectorEpoch;
-use mainstay_shared::record::{Payload, Record};
+use mainstay_shared::limits::MAX_OPEN_FAULTS;
+use mainstay_shared::record::{OpenFaults, Payload, Record};
 use mainstay_shared::report::{ReportReply, ReportRequest};
 use mainstay_shared::time_source::TimeSource;
 use ring::rand::SystemRandom;
@@ -26,6 +27,10 @@ use crate::uplink::{AfterRefusal, Backoff, BatchSize, Outcome, Uplink};
 const REPORT_BYTES: usize = 900 << 10;
 /// What is found together is sent together.
 const GATHER: Duration = Duration::from_millis(100);
+/// A fault waits for others of its round only so long: the ticket is to be there 50 ms after the third failed try.
+const GATHER_FAULTS: Duration = Duration::from_millis(5);
+/// The longest poll and some more.
+const TURN_COMES_WITHIN: Duration = Duration::from_secs(75);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// A box that is not enrolled any more asks this often whether it is again.
 const NOT_ENROLLED_WAIT: Duration = Duration::from_secs(300);
@@ -68,13 +73,14 @@ pub(crate) async fn run(reporting: Reporting, stop: StopSignal) -> anyhow::Resul
             () = stop.clone().requested() => break,
         }
         tokio::select! {
-            () = tokio::time::sleep(GATHER) => {}
+            () = tokio::time::sleep(story.gathers_for()) => {}
             () = stop.clone().requested() => break,
         }
         let wait = tokio::select! {
             round = story.round() => round?,
             () = stop.clone().requested() => break,
         };
+        story.reporting.contact.turn_over.notify_waiters();
         if let Round::Wait(wait) = wait {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -100,10 +106,30 @@ struct Story {
 }
 
 impl Story {
+    /// Faults go at once. Samples that begin a backlog wait for the end of the poll under way, whose connection they then use.
     async fn until_something_waits(&self) {
-        while self.is_empty() {
-            self.reporting.spool.pushed().await;
+        if !self.is_empty() {
+            return;
         }
+        let Reporting { spool, contact, .. } = &self.reporting;
+        while self.is_empty() {
+            spool.pushed().await;
+        }
+        let a_fault = async {
+            while spool.stats().fault_records == 0 {
+                spool.pushed().await;
+            }
+        };
+        tokio::select! {
+            () = a_fault => {}
+            () = contact.turn_offered.notified() => {}
+            () = contact.report_now.notified() => {}
+            () = tokio::time::sleep(TURN_COMES_WITHIN) => {}
+        }
+    }
+
+    fn gathers_for(&self) -> Duration {
+        if self.reporting.spool.stats().fault_records > 0 { GATHER_FAULTS } else { GATHER }
     }
 
     fn is_empty(&self) -> bool {
@@ -252,17 +278,22 @@ impl Story {
 ///
 /// # Errors
 /// When the spool does not accept it; the same is tried again at the next answer.
-pub(crate) async fn restate_if_new(spool: &Spool, epoch: &CollectorEpoch, time: &TimeSource) -> Result<(), SpoolError> {
+pub async fn restate_if_new(spool: &Spool, epoch: &CollectorEpoch, time: &TimeSource) -> Result<(), SpoolError> {
     match spool.collector_epoch() {
         Some(known) if known != *epoch => {}
         _ => return Ok(()),
     }
     let open = spool.open_episodes();
     tracing::warn!(open = open.len(), "the collector's memory was restored: the state of every open fault is sent again");
+    let episodes: Vec<_> = open.iter().map(|episode| episode.episode.clone()).collect();
     for episode in open {
         let restated =
             FaultChange { kind: FaultChangeKind::Restated, episode: Some(episode.episode), at: time.now(), ..episode.last };
         spool.push(Payload::Fault(restated)).await?;
+    }
+    // What ended since the backup is still open in the restored memory; only its absence here tells of its end.
+    if episodes.len() <= MAX_OPEN_FAULTS {
+        spool.push(Payload::OpenFaults(OpenFaults { episodes })).await?;
     }
     spool.ack(Vec::new(), None, Some(epoch.clone())).await
 }

@@ -23,7 +23,7 @@ const CODE_REBOOTED: &str = "rebooted_unexpectedly";
 
 /// How the run before this one ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StartKind {
+pub enum StartKind {
     /// There was none.
     First,
     /// It said goodbye.
@@ -38,13 +38,13 @@ pub(crate) enum StartKind {
 
 impl StartKind {
     /// Whether heartbeats and service checks are all that runs.
-    pub(crate) fn is_safe_mode(self) -> bool {
+    pub fn is_safe_mode(self) -> bool {
         self == Self::CrashLoop
     }
 }
 
 /// Judges a start in boot `boot_id` at `uptime_s` by the starts before it, oldest first.
-pub(crate) fn judge(past: &[PastStart], boot_id: &str, uptime_s: u64) -> StartKind {
+pub fn judge(past: &[PastStart], boot_id: &str, uptime_s: u64) -> StartKind {
     let Some(last) = past.last() else { return StartKind::First };
     if last.goodbye {
         return StartKind::AfterGoodbye;
@@ -67,7 +67,7 @@ pub(crate) fn judge(past: &[PastStart], boot_id: &str, uptime_s: u64) -> StartKi
 ///
 /// # Errors
 /// When the spool does not accept them.
-pub(crate) async fn announce(
+pub async fn announce(
     spool: &Spool,
     kind: StartKind,
     machine: Host,

@@ -13,7 +13,7 @@ use mainstay_shared::enrolment::Hardware;
 use mainstay_shared::fault::{FaultChange, FaultChangeKind, FaultGrounds, FaultKey, Level};
 use mainstay_shared::heartbeat::PollReply;
 use mainstay_shared::ids::{CollectorEpoch, Nonce, RecordId};
-use mainstay_shared::record::{Payload, Record, TestMessage};
+use mainstay_shared::record::{Folded, Payload, Record, Samples, TestMessage};
 use mainstay_shared::report::{ReportReply, ReportRequest};
 use mainstay_shared::time_source::{TimeSource, UnixMs};
 use ring::rand::SystemRandom;
@@ -156,7 +156,7 @@ async fn enrolled(stand_in: &StandIn, dir: &Path, time: &TimeSource) -> Uplink {
 }
 
 fn unstopped() -> (Lifecycle, StopSignal) {
-    let life = Lifecycle::default();
+    let life = Lifecycle::begin().unwrap();
     let stop = life.stop_signal();
     (life, stop)
 }
@@ -267,7 +267,7 @@ async fn a_stale_epoch_ends_the_run_with_a_goodbye_that_announces_the_return() {
 #[tokio::test]
 async fn a_stop_delivers_the_goodbye_and_an_idle_agent_sends_no_report_before() {
     let bench = Bench::new().await;
-    let life = Lifecycle::default();
+    let life = Lifecycle::begin().unwrap();
     let stop = life.stop_signal();
     let reporting = bench.reporting();
     let run = report::run(reporting, stop);
@@ -292,4 +292,30 @@ async fn a_collector_that_answers_polls_at_once_is_not_hammered() {
         () = tokio::time::sleep(Duration::from_secs(2)) => {}
     }
     assert_eq!(bench.stand_in.asked().iter().filter(|a| a.path == PATH_POLL).count(), 1);
+}
+
+#[tokio::test]
+async fn samples_wait_for_the_poll_under_way_and_use_its_connection() {
+    let bench = Bench::new().await;
+    let (_life, stop) = unstopped();
+    let told = async {
+        let metrics = [("cpu.busy_percent".to_owned(), Folded { min: 1.0, avg: 1.0, max: 1.0, last: 1.0 })].into();
+        bench.spool.push(Payload::Samples(Samples { from: UnixMs(0), to: UnixMs(1), metrics })).await.unwrap();
+        poll::run(bench.polling(), stop.clone()).await
+    };
+    let delivered = async {
+        while bench.memory.lock().unwrap().taken.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        ended = report::run(bench.reporting(), stop.clone()) => panic!("{ended:?}"),
+        ended = told => panic!("{ended:?}"),
+        () = delivered => {}
+        () = tokio::time::sleep(DEADLINE) => panic!("not delivered in time"),
+    }
+    let asked: Vec<String> = bench.stand_in.asked().into_iter().map(|asked| asked.path).collect();
+    let ours = asked.iter().position(|path| path == PATH_POLL).map(|first| &asked[first..]);
+    assert_eq!(ours.unwrap(), [PATH_POLL, PATH_REPORTS], "the poll was answered first");
 }

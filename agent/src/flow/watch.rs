@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use mainstay_shared::check::ServiceState;
-use mainstay_shared::fault::FaultChange;
+use mainstay_shared::fault::{FaultChange, FaultChangeKind};
 use mainstay_shared::record::Payload;
 use mainstay_shared::time_source::TimeSource;
 use tokio::sync::{Notify, mpsc, watch};
@@ -19,7 +19,8 @@ use tokio::task::JoinSet;
 
 use crate::checks::{Checker, ServiceRound, keep_asking};
 use crate::config::Config;
-use crate::faults::{Detector, Moment};
+use crate::faults::{Detector, Moment, Refusals};
+use crate::pause::Pause;
 use crate::probes::{ClockReference, Fold, Place, Reading, Sampler, current_values};
 use crate::spool::Spool;
 
@@ -32,29 +33,29 @@ const LAST_PUSH: Duration = Duration::from_secs(2);
 
 /// What is so now, for the heartbeat.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Current {
+pub struct Current {
     /// Values by metric name.
-    pub(crate) values: BTreeMap<String, f64>,
+    pub values: BTreeMap<String, f64>,
     /// States of the declared services, as far as they were asked.
-    pub(crate) services: BTreeMap<String, ServiceState>,
+    pub services: BTreeMap<String, ServiceState>,
 }
 
 /// What watching needs.
-pub(crate) struct Watch {
+pub struct Watch {
     /// The checked configuration.
-    pub(crate) config: Arc<Config>,
+    pub config: Arc<Config>,
     /// Where changes and samples go.
-    pub(crate) spool: Spool,
+    pub spool: Spool,
     /// The machine's clocks.
-    pub(crate) time: TimeSource,
+    pub time: TimeSource,
     /// Where the current values are published.
-    pub(crate) current: watch::Sender<Current>,
+    pub current: watch::Sender<Current>,
     /// "Report now": measures and asks at once, and spools the samples so far.
-    pub(crate) nudge: Arc<Notify>,
+    pub nudge: Arc<Notify>,
     /// The collector's clock, told by whoever hears from it.
-    pub(crate) clock: ClockReference,
+    pub clock: ClockReference,
     /// After a crash loop: services only.
-    pub(crate) safe_mode: bool,
+    pub safe_mode: bool,
 }
 
 /// Watches until `stop` comes true.
@@ -66,15 +67,14 @@ pub(crate) async fn run(watch: Watch, stop: impl Future<Output = ()>) -> anyhow:
     let (news_sender, mut news) = mpsc::channel(64);
     let (round_sender, mut rounds) = mpsc::channel(64);
     let mut tasks = JoinSet::new();
-    if !watch.safe_mode {
+    let sampler = (!watch.safe_mode).then(|| {
         let place = Place::here(watch.time.clone());
-        let sampler = Sampler::new(watch.config.probes.clone(), watch.clock.clone(), place);
-        tasks.spawn(keep_measuring(sampler, watch.config.probes.interval, news_sender.clone(), nudged.clone()));
-    }
+        Sampler::new(watch.config.probes.clone(), watch.clock.clone(), place)
+    });
+    let interval = watch.config.probes.interval;
+    tasks.spawn(keep_measuring(sampler, watch.time.clone(), interval, news_sender.clone(), nudged.clone()));
     start_asking(&watch, &mut tasks, &round_sender, &nudged);
     let mut story = Story::begin(watch);
-    let mut ticks = tokio::time::interval(story.watch.config.probes.interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     tokio::pin!(stop);
     loop {
         tokio::select! {
@@ -83,9 +83,13 @@ pub(crate) async fn run(watch: Watch, stop: impl Future<Output = ()>) -> anyhow:
                 nudges.send_modify(|count| *count += 1);
                 story.spool_samples().await;
             }
-            Some(readings) = news.recv() => story.measured(readings).await,
+            Some(readings) = news.recv() => {
+                if let Some(readings) = readings {
+                    story.measured(readings).await;
+                }
+                story.catch_up().await;
+            }
             Some(round) = rounds.recv() => story.asked(round).await,
-            _ = ticks.tick() => story.catch_up().await,
             Some(ended) = tasks.join_next() => {
                 ended.context("a task that watches the machine crashed")?;
                 anyhow::bail!("a task that watches the machine ended");
@@ -115,48 +119,59 @@ fn start_asking(
     }
 }
 
+/// The beat of the watching loop: measures now and at every interval; in safe mode there is no sampler, and the beat is empty.
 async fn keep_measuring(
-    mut sampler: Sampler,
+    mut sampler: Option<Sampler>,
+    time: TimeSource,
     interval: Duration,
-    news: mpsc::Sender<Vec<Reading>>,
+    news: mpsc::Sender<Option<Vec<Reading>>>,
     mut nudged: tokio::sync::watch::Receiver<u64>,
 ) {
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let pause = Pause::new();
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            changed = nudged.changed() => if changed.is_err() { return },
-        }
-        if news.send(sampler.round().await).await.is_err() {
+        let began = time.monotonic();
+        let readings = match &mut sampler {
+            Some(sampler) => Some(sampler.round().await),
+            None => None,
+        };
+        if news.send(readings).await.is_err() {
             return;
+        }
+        let took = time.monotonic().saturating_sub(began);
+        tokio::select! {
+            () = pause.wait(interval.saturating_sub(took)) => {}
+            changed = nudged.changed() => if changed.is_err() { return },
         }
     }
 }
 
 /// What the loop knows.
-struct Story {
+pub struct Story {
     watch: Watch,
     detector: Detector,
     fold: Fold,
     fold_began: Duration,
     /// Rounds whose changes the spool did not take.
     untold: BTreeMap<String, ServiceRound>,
+    refusals: Refusals,
 }
 
 impl Story {
-    fn begin(watch: Watch) -> Self {
+    /// Goes on with the episodes that the spool holds open.
+    #[must_use]
+    pub fn begin(watch: Watch) -> Self {
         let open = watch.spool.open_episodes().into_iter().map(|open| (open.episode, open.last));
         let detector = Detector::new(&watch.config, open, watch.safe_mode);
         let fold_began = watch.time.monotonic();
-        Self { watch, detector, fold: Fold::default(), fold_began, untold: BTreeMap::new() }
+        Self { watch, detector, fold: Fold::default(), fold_began, untold: BTreeMap::new(), refusals: Refusals::default() }
     }
 
     fn now(&self) -> Moment {
         Moment { at: self.watch.time.now(), mono: self.watch.time.monotonic() }
     }
 
-    async fn measured(&mut self, readings: Vec<Reading>) {
+    /// A round of readings.
+    pub async fn measured(&mut self, readings: Vec<Reading>) {
         let now = self.now();
         self.watch.current.send_modify(|current| current.values = current_values(&readings));
         self.fold.add(now.at, &readings);
@@ -167,7 +182,8 @@ impl Story {
         }
     }
 
-    async fn asked(&mut self, round: ServiceRound) {
+    /// A round of a service's checks.
+    pub async fn asked(&mut self, round: ServiceRound) {
         self.watch.current.send_modify(|current| {
             current.services.insert(round.service.clone(), round.state);
         });
@@ -180,31 +196,52 @@ impl Story {
     }
 
     /// What could not be told when it was found, and what was left open by earlier runs.
-    async fn catch_up(&mut self) {
+    pub async fn catch_up(&mut self) {
         for round in std::mem::take(&mut self.untold).into_values() {
             self.asked(round).await;
         }
         let changes = self.detector.observe_orphans(self.now());
         self.tell(changes).await;
+        if let Some(raised) = self.refusals.look(self.now()) {
+            self.tell_of_refusals(raised).await;
+        }
+    }
+
+    /// Raised and cleared at once: while it was so, it could not be written down.
+    async fn tell_of_refusals(&mut self, raised: FaultChange) {
+        let episode = match self.watch.spool.push(Payload::Fault(raised.clone())).await {
+            Ok(episode) => episode,
+            Err(error) => {
+                tracing::error!("the disk still refuses: {:#}", anyhow::Error::new(error));
+                self.refusals.refused(self.now());
+                return;
+            }
+        };
+        tracing::warn!(record = %episode, "{}", raised.summary);
+        self.refusals.told();
+        let cleared = FaultChange { kind: FaultChangeKind::Cleared, episode: Some(episode), ..raised };
+        if let Err(error) = self.watch.spool.push(Payload::Fault(cleared)).await {
+            // It is found open, and cleared, at the next start.
+            tracing::error!("the end of the disk's bad time could not be spooled: {:#}", anyhow::Error::new(error));
+            self.refusals.refused(self.now());
+        }
     }
 
     /// Spools the changes in order up to the first that is not taken; whether all were.
     async fn tell(&mut self, changes: Vec<FaultChange>) -> bool {
-        for change in changes {
+        for (at, change) in changes.iter().enumerate() {
+            let (component, code, kind) = (&change.key.component, &change.key.code, change.kind.as_str());
             match self.watch.spool.push(Payload::Fault(change.clone())).await {
                 Ok(id) => {
-                    let (component, code, kind) = (&change.key.component, &change.key.code, change.kind.as_str());
                     tracing::info!(component, code, kind, record = %id, "{}", change.summary);
-                    self.detector.confirm(self.now(), &change, id);
+                    self.refusals.accepted(change);
+                    self.detector.confirm(self.now(), change, id);
                 }
                 Err(error) => {
                     let error = format!("{:#}", anyhow::Error::new(error));
-                    tracing::error!(
-                        error,
-                        component = change.key.component,
-                        code = change.key.code,
-                        "a fault could not be spooled; it is tried again"
-                    );
+                    tracing::error!(error, component, code, kind, "a fault could not be spooled; it is tried again");
+                    let now = self.now();
+                    changes[at..].iter().for_each(|untold| self.refusals.refused_change(now, untold));
                     return false;
                 }
             }
@@ -212,12 +249,19 @@ impl Story {
         true
     }
 
-    async fn spool_samples(&mut self) {
+    /// The samples so far become a record.
+    pub async fn spool_samples(&mut self) {
         self.fold_began = self.watch.time.monotonic();
-        let Some(samples) = self.fold.take(self.watch.time.now()) else { return };
-        if let Err(error) = self.watch.spool.push(Payload::Samples(samples)).await {
-            let error = format!("{:#}", anyhow::Error::new(error));
-            tracing::warn!(error, "five minutes of samples could not be spooled and are lost");
+        let Some(samples) = self.fold.samples(self.watch.time.now()) else { return };
+        match self.watch.spool.push(Payload::Samples(samples)).await {
+            Ok(_) => self.fold.begin_anew(),
+            Err(error) => {
+                if error.stops_recording() {
+                    self.refusals.refused(self.now());
+                }
+                let error = format!("{:#}", anyhow::Error::new(error));
+                tracing::warn!(error, "the samples could not be spooled; they become part of the next record");
+            }
         }
     }
 }

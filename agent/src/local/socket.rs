@@ -38,6 +38,9 @@ pub(super) enum Request {
     Test {
         /// Who asks.
         note: String,
+        /// Answer once it is accepted, without waiting for its receipt.
+        #[serde(default)]
+        no_wait: bool,
     },
 }
 
@@ -52,6 +55,12 @@ pub(super) struct TestAnswer {
     pub(super) receipt: Option<(Receipt, UnixMs)>,
     /// The trouble with the contact, if there is any.
     pub(super) trouble: Option<String>,
+}
+
+/// Why a question has no answer.
+#[derive(Debug, Serialize, Deserialize)]
+struct Refusal {
+    refused: String,
 }
 
 /// What the answering side needs.
@@ -109,19 +118,25 @@ async fn answer(stream: UnixStream, facts: &Facts) -> anyhow::Result<()> {
     tokio::time::timeout(ASK_TIMEOUT, BufReader::new(read.take(MAX_LINE_BYTES)).read_line(&mut line)).await??;
     let answer = match serde_json::from_str(&line)? {
         Request::Status => serde_json::to_string(&facts.report())?,
-        Request::Test { note } => serde_json::to_string(&send_test(facts, &note).await?)?,
+        Request::Test { note, no_wait } => match send_test(facts, &note, no_wait).await {
+            Ok(answer) => serde_json::to_string(&answer)?,
+            Err(error) => serde_json::to_string(&Refusal { refused: format!("{error:#}") })?,
+        },
     };
     write.write_all(answer.as_bytes()).await?;
     write.write_all(b"\n").await?;
     Ok(())
 }
 
-async fn send_test(facts: &Facts, note: &str) -> anyhow::Result<TestAnswer> {
+async fn send_test(facts: &Facts, note: &str, no_wait: bool) -> anyhow::Result<TestAnswer> {
     let mut receipts = facts.contact.receipts();
     let mark = random_hex_128(&SystemRandom::new())[..8].to_owned();
     let message = TestMessage { mark: mark.clone(), note: clean_text(note, MAX_TEXT_CHARS) };
     let record = facts.spool.push(Payload::Test(message)).await?;
     facts.contact.report_now.notify_one();
+    if no_wait {
+        return Ok(TestAnswer { mark, record, receipt: None, trouble: None });
+    }
     let ours = async {
         loop {
             match receipts.recv().await {
@@ -147,8 +162,8 @@ pub(super) async fn ask_status(state_dir: &Path) -> std::io::Result<StatusReport
 ///
 /// # Errors
 /// When none runs, or this user may not ask it.
-pub(super) async fn ask_test(state_dir: &Path, note: String) -> std::io::Result<TestAnswer> {
-    ask(state_dir, &Request::Test { note }, RECEIPT_TIMEOUT + ASK_TIMEOUT).await
+pub(super) async fn ask_test(state_dir: &Path, note: String, no_wait: bool) -> std::io::Result<TestAnswer> {
+    ask(state_dir, &Request::Test { note, no_wait }, RECEIPT_TIMEOUT + ASK_TIMEOUT).await
 }
 
 async fn ask<A: DeserializeOwned>(state_dir: &Path, request: &Request, timeout: Duration) -> std::io::Result<A> {
@@ -159,7 +174,10 @@ async fn ask<A: DeserializeOwned>(state_dir: &Path, request: &Request, timeout: 
         stream.write_all(line.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
-        Ok(serde_json::from_str(&answer)?)
+        match serde_json::from_str::<Refusal>(&answer) {
+            Ok(refusal) => Err(std::io::Error::other(refusal.refused)),
+            Err(_) => Ok(serde_json::from_str(&answer)?),
+        }
     };
     tokio::time::timeout(timeout, exchange).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
 }

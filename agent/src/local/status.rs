@@ -67,6 +67,7 @@ pub(super) struct StatusReport {
     /// How long the present disk operation has been under way, if over a second.
     spool_busy_ms: Option<u64>,
     spool_error: Option<String>,
+    not_recording_ms: Option<u64>,
     open_faults: Vec<OpenFault>,
     services: BTreeMap<String, ServiceStatus>,
     /// No service is declared: an interruption of business can't be told from a general fault.
@@ -114,6 +115,7 @@ impl Facts {
             spool: self.spool.stats(),
             spool_busy_ms: busy_ms.filter(|busy| *busy >= 1000),
             spool_error: self.spool.last_error(),
+            not_recording_ms: self.spool.refusing_for().map(millis),
             open_faults: self.spool.open_episodes().into_iter().map(OpenFault::from).collect(),
             services: self
                 .declared
@@ -146,6 +148,7 @@ impl StatusReport {
             spool: Stats::default(),
             spool_busy_ms: None,
             spool_error: None,
+            not_recording_ms: None,
             open_faults: Vec::new(),
             services: BTreeMap::new(),
             severity_blind: false,
@@ -155,11 +158,12 @@ impl StatusReport {
     /// What keeps this appliance's faults from being told; none if nothing does.
     fn unreported(&self) -> Option<Unreported> {
         match (self.running, self.contact_age_ms, self.contact.alarm) {
+            (true, _, _) if self.not_recording_ms.is_some() => Some(Unreported::NotRecorded),
             (false, _, _) => Some(Unreported::NotRunning),
             (true, None, _) => Some(Unreported::NoContactYet),
             (true, Some(age), _) if age > millis(LOST_AFTER) => Some(Unreported::NoContact),
             (true, Some(_), Some(Alarm::ReportsNotTaken)) => Some(Unreported::NotTaken),
-            (true, Some(_), Some(Alarm::NoContact) | None) => None,
+            (true, Some(_), Some(Alarm::NoContact | Alarm::NotRecording) | None) => None,
         }
     }
 }
@@ -171,6 +175,7 @@ enum Unreported {
     NoContactYet,
     NoContact,
     NotTaken,
+    NotRecorded,
 }
 
 impl Unreported {
@@ -186,6 +191,11 @@ impl Unreported {
                 "服务中心有应答，但超过十分钟未接收报告",
                 "the collector answers, but has taken no report for more than ten minutes",
             ),
+            Self::NotRecorded => pick(
+                lang,
+                "新故障无法记录：磁盘拒绝写入或队列已满",
+                "a new fault can't be recorded: the disk refuses or the queue is full",
+            ),
         }
     }
 }
@@ -194,7 +204,8 @@ impl Unreported {
 ///
 /// # Errors
 /// [`Exit::NotAllowed`] when not enrolled or not readable, [`Exit::Unavailable`] when no agent runs, the collector has not
-/// answered for [`LOST_AFTER`] (or not at all since the start), or it takes no reports.
+/// answered for [`LOST_AFTER`] (or not at all since the start), it takes no reports, or
+/// the disk refuses what was to be recorded.
 pub(crate) async fn status(config: &Config, time: &TimeSource, output: Output) -> Result<(), Failure> {
     let report = match socket::ask_status(&config.state_dir).await {
         Ok(report) => report,

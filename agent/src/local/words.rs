@@ -59,7 +59,7 @@ mainstay-agent：监测本设备及其业务服务，经 HTTPS 向服务中心�
   enroll [--join-file 文件] [--again]   用接入串登记本设备（默认从标准输入读取）
   run                                   运行（由 systemd 启动）
   status                                身份、最近联系、待发记录、业务服务、证书
-  test [--note 文字]                    发送一条测试消息，显示经过验证的回执
+  test [--note 文字] [--no-wait]        发送一条测试消息，显示经过验证的回执（--no-wait：写盘接受后即返回）
   check-config                          检查配置
   spool check|dump|repair               检查、列出、修复待发队列
   version                               版本
@@ -74,7 +74,7 @@ Usage: mainstay-agent [--config FILE] [--lang zh|en] [--json] COMMAND
   enroll [--join-file FILE] [--again]   enrol this appliance with a join string (default: read from standard input)
   run                                   run (started by systemd)
   status                                identity, last contact, backlog, business services, certificate
-  test [--note TEXT]                    send a test message, show its verified receipt
+  test [--note TEXT] [--no-wait]        send a test message, show its verified receipt (--no-wait: only until it is on the disk)
   check-config                          check the configuration
   spool check|dump|repair               check, list or repair the queue of records to be sent
   version                               the version

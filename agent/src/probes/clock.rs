@@ -15,16 +15,17 @@ const MAX_AGE: Duration = Duration::from_secs(6 * 3600);
 
 /// The last trusted time heard, shared between who hears it and who measures.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct ClockReference(Arc<Mutex<Option<(UnixMs, Duration)>>>);
+pub struct ClockReference(Arc<Mutex<Option<(UnixMs, Duration)>>>);
 
 impl ClockReference {
     /// `trusted` is the time now, by the collector's answer.
-    pub(crate) fn tell(&self, trusted: UnixMs, time: &TimeSource) {
+    pub fn tell(&self, trusted: UnixMs, time: &TimeSource) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((trusted, time.monotonic()));
     }
 
     /// How far the machine's clock is ahead, ms; none without a fresh reference.
-    pub(crate) fn offset_ms(&self, time: &TimeSource) -> Option<i64> {
+    #[must_use]
+    pub fn offset_ms(&self, time: &TimeSource) -> Option<i64> {
         let (trusted, told_at) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
         let age = time.monotonic().checked_sub(told_at).filter(|age| *age <= MAX_AGE)?;
         Some(time.raw_now().since_ms(trusted.plus(age)))

@@ -14,6 +14,8 @@ const NOT_DISKS: [&str; 6] = ["loop", "ram", "zram", "sr", "fd", "nbd"];
 #[derive(Debug, Default)]
 pub(crate) struct DiskIo {
     counters: Counters,
+    /// Devices of the last round, and whether each is a whole one: that never changes while it exists.
+    seen: BTreeMap<String, bool>,
 }
 
 impl Probe for DiskIo {
@@ -23,8 +25,11 @@ impl Probe for DiskIo {
 
     fn measure(&mut self, _: &str, place: &Place) -> Vec<Reading> {
         let text = place.read_proc("diskstats").unwrap_or_default();
-        let stats: BTreeMap<String, Vec<u64>> =
-            text.lines().filter_map(busy).filter(|(name, _)| place.sys.join("block").join(name).exists()).collect();
+        let mut stats: BTreeMap<String, Vec<u64>> = text.lines().filter_map(busy).collect();
+        let known = std::mem::take(&mut self.seen);
+        let whole = |name: &String| place.sys.join("block").join(name).exists();
+        self.seen = stats.keys().map(|name| (name.clone(), known.get(name).copied().unwrap_or_else(|| whole(name)))).collect();
+        stats.retain(|name, _| self.seen.get(name).copied().unwrap_or(false));
         self.counters.keep(&stats.keys().cloned().collect::<Vec<_>>());
         let mut readings = Vec::new();
         for (name, values) in stats {

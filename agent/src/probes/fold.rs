@@ -49,12 +49,18 @@ impl Fold {
         }
     }
 
-    /// Ends the span at `to` and begins a new one; none if nothing was measured.
-    pub(crate) fn take(&mut self, to: UnixMs) -> Option<Samples> {
-        let Self { from, metrics } = std::mem::take(self);
-        let from = from?;
-        let metrics: BTreeMap<String, Folded> = metrics.into_iter().map(|(name, running)| (name, running.folded())).collect();
+    /// The span so far, ended at `to`; none if nothing was measured. It goes on until [`Fold::begin_anew`], so that samples which
+    /// were not accepted become part of the next record instead of being lost.
+    pub(crate) fn samples(&self, to: UnixMs) -> Option<Samples> {
+        let from = self.from?;
+        let metrics: BTreeMap<String, Folded> =
+            self.metrics.iter().map(|(name, running)| (name.clone(), running.folded())).collect();
         (!metrics.is_empty()).then_some(Samples { from, to, metrics })
+    }
+
+    /// What was measured is spooled: a new span begins.
+    pub(crate) fn begin_anew(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -87,11 +93,16 @@ mod tests {
         for (at, value) in [(0, 1.0), (10, 4.0), (20, 2.0), (30, f64::NAN)] {
             fold.add(UnixMs(at), &[Reading::new("disk:/var", "used_percent", value)]);
         }
-        let samples = fold.take(UnixMs(300)).expect("a span");
+        let samples = fold.samples(UnixMs(300)).expect("a span");
         assert_eq!((samples.from, samples.to), (UnixMs(0), UnixMs(300)));
         let folded = samples.metrics["disk./var.used_percent"];
         assert_eq!(folded, Folded { min: 1.0, avg: 2.333, max: 4.0, last: 2.0 });
-        assert_eq!(fold.take(UnixMs(600)), None, "nothing measured since");
+        fold.add(UnixMs(310), &[Reading::new("disk:/var", "used_percent", 9.0)]);
+        let longer = fold.samples(UnixMs(600)).expect("a span");
+        let expected = (UnixMs(0), UnixMs(600), 9.0);
+        assert_eq!((longer.from, longer.to, longer.metrics["disk./var.used_percent"].max), expected, "not accepted: it goes on");
+        fold.begin_anew();
+        assert_eq!(fold.samples(UnixMs(900)), None, "nothing measured since");
     }
 
     #[test]
@@ -100,7 +111,7 @@ mod tests {
         let readings: Vec<Reading> =
             (0..5000).map(|n| Reading::new(format!("disk:/{n}/{}", "x".repeat(90)), "inodes_used_percent", 99.999)).collect();
         fold.add(UnixMs(0), &readings);
-        let json = serde_json::to_vec(&fold.take(UnixMs(1)).expect("a span")).expect("json");
+        let json = serde_json::to_vec(&fold.samples(UnixMs(1)).expect("a span")).expect("json");
         assert!(json.len() < mainstay_shared::limits::MAX_RECORD_BYTES, "{}", json.len());
         assert_eq!(current_values(&readings).len(), MAX_VALUES);
     }

@@ -6,8 +6,15 @@
 use super::counters::to_float;
 use super::{Place, Probe, Reading};
 
+/// Processors come and go so seldom that they are counted in every sixth round.
+const COUNT_EVERY: u32 = 6;
+
 /// The machine's load.
-pub(crate) struct Load;
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    processors: u64,
+    rounds: u32,
+}
 
 impl Probe for Load {
     fn objects(&mut self, _: &Place) -> Vec<String> {
@@ -20,8 +27,12 @@ impl Probe for Load {
         let [one, five, fifteen] = averages[..] else { return Vec::new() };
         let mut readings =
             vec![Reading::new(object, "avg1", one), Reading::new(object, "avg5", five), Reading::new(object, "avg15", fifteen)];
-        if let Some(processors) = place.read_proc("stat").map(|text| processors(&text)).filter(|n| *n > 0) {
-            readings.push(Reading::new(object, "avg5_per_cpu", five / to_float(processors)));
+        if self.rounds.is_multiple_of(COUNT_EVERY) {
+            self.processors = place.read_proc("stat").map_or(0, |text| processors(&text));
+        }
+        self.rounds = self.rounds.wrapping_add(1);
+        if self.processors > 0 {
+            readings.push(Reading::new(object, "avg5_per_cpu", five / to_float(self.processors)));
         }
         readings
     }

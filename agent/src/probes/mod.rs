@@ -18,14 +18,16 @@ mod temperature;
 mod fold;
 mod sampler;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mainstay_shared::time_source::TimeSource;
 
-pub(crate) use clock::ClockReference;
+pub use clock::ClockReference;
 pub(crate) use fold::{Fold, current_values};
-pub(crate) use host::Host;
+pub use host::Host;
 pub(crate) use sampler::Sampler;
 
 use crate::config::ProbeSettings;
@@ -35,13 +37,13 @@ pub(crate) const HUNG: &str = "hung";
 
 /// One measured value.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Reading {
+pub struct Reading {
     /// What was measured: `cpu`, `disk:/var`, `net:eth0`, ...
-    pub(crate) component: String,
+    pub component: String,
     /// Which of its values, with its unit at the end: `used_percent`.
-    pub(crate) metric: &'static str,
+    pub metric: &'static str,
     /// The value.
-    pub(crate) value: f64,
+    pub value: f64,
 }
 
 impl Reading {
@@ -73,15 +75,27 @@ impl Place {
     }
 
     fn read_proc(&self, name: &str) -> Option<String> {
-        std::fs::read_to_string(self.proc.join(name)).ok()
+        read_whole(&self.proc.join(name))
     }
 
     fn read_sys(&self, name: &str) -> Option<String> {
-        std::fs::read_to_string(self.sys.join(name)).ok().map(|text| text.trim().to_owned())
+        read_whole(&self.sys.join(name)).map(|text| text.trim().to_owned())
     }
 
     fn monotonic(&self) -> Duration {
         self.time.monotonic()
+    }
+}
+
+/// The kernel's files tell no length: read in few large pieces, where the standard library would begin with 32 bytes.
+fn read_whole(path: &Path) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let (mut text, mut piece) = (Vec::new(), [0; 8192]);
+    loop {
+        match file.read(&mut piece).ok()? {
+            0 => return String::from_utf8(text).ok(),
+            length => text.extend_from_slice(&piece[..length]),
+        }
     }
 }
 
@@ -98,7 +112,7 @@ trait Probe: Send {
 fn all(settings: &ProbeSettings, clock: &ClockReference) -> Vec<Box<dyn Probe>> {
     let list: Vec<(bool, Box<dyn Probe>)> = vec![
         (settings.cpu.enabled, Box::<cpu::Cpu>::default()),
-        (settings.load.enabled, Box::new(load::Load)),
+        (settings.load.enabled, Box::<load::Load>::default()),
         (settings.memory.enabled, Box::new(memory::Memory)),
         (settings.swap.enabled, Box::<memory::Swap>::default()),
         (settings.pressure.enabled, Box::new(pressure::Pressure)),

@@ -3,6 +3,9 @@
 //! Only interfaces with a device behind them and bonds are measured: a container's come and go. The link of an interface that
 //! was switched off on purpose (no `IFF_UP`) is not read.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use super::counters::Counters;
 use super::{Place, Probe, Reading};
 
@@ -10,12 +13,14 @@ use super::{Place, Probe, Reading};
 pub(crate) struct Network {
     exclude: Vec<String>,
     counters: Counters,
+    /// Interfaces seen in the last round, and whether each is one to measure: that never changes while it exists.
+    seen: BTreeMap<String, bool>,
 }
 
 impl Network {
     /// All but those of `exclude`.
     pub(crate) fn new(exclude: Vec<String>) -> Self {
-        Self { exclude, counters: Counters::default() }
+        Self { exclude, counters: Counters::default(), seen: BTreeMap::new() }
     }
 
     fn rates(&mut self, object: &str, values: Vec<u64>, place: &Place) -> Vec<Reading> {
@@ -32,12 +37,16 @@ impl Network {
 impl Probe for Network {
     fn objects(&mut self, place: &Place) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(place.sys.join("class/net")) else { return Vec::new() };
-        let real =
-            entries.flatten().filter(|entry| entry.path().join("device").exists() || entry.path().join("bonding").exists());
-        let mut names: Vec<String> = real.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        names.retain(|name| !self.exclude.contains(name));
-        names.sort();
-        let objects: Vec<String> = names.iter().map(|name| format!("net:{name}")).collect();
+        let known = std::mem::take(&mut self.seen);
+        let real = |path: PathBuf| path.join("device").exists() || path.join("bonding").exists();
+        self.seen = entries
+            .flatten()
+            .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry))
+            .map(|(name, entry)| (known.get(&name).copied().unwrap_or_else(|| real(entry.path())), name))
+            .map(|(is_real, name)| (name, is_real))
+            .collect();
+        let wanted = self.seen.iter().filter(|(name, is_real)| **is_real && !self.exclude.contains(name));
+        let objects: Vec<String> = wanted.map(|(name, _)| format!("net:{name}")).collect();
         self.counters.keep(&objects);
         objects
     }

@@ -1,24 +1,45 @@
 //! One round of measuring, on a thread of its own, object by object.
 //!
 //! An object whose measuring does not come back is set aside and told as hung (`HUNG` = 1) until it does; the other objects go
-//! on with fresh probes on a new thread. It must never have two measurements of one object under way.
+//! on with fresh probes on a new thread. The thread wakes the agent's loop once, at its end: what it is at stands in a shared
+//! note. It must never have two measurements of one object under way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::oneshot::{self, Receiver, Sender};
 
 use super::{ClockReference, HUNG, Place, Probe, Reading, all};
 use crate::config::ProbeSettings;
 
 /// How long one object may take before it counts as hung.
 const HANG_AFTER: Duration = Duration::from_secs(5);
+/// An object counts as hung when it was found so often in a row, `HANG_AFTER` / `LOOKS` apart.
+const LOOKS: u32 = 4;
 
-enum Step {
-    Began(String),
-    Measured(String, Vec<Reading>),
-    Finished(Vec<Box<dyn Probe>>),
+type Probes = Vec<Box<dyn Probe>>;
+
+/// What the thread is at and has measured.
+#[derive(Debug, Default)]
+struct Progress {
+    current: String,
+    /// Counts the objects that it began.
+    step: u64,
+    done: BTreeSet<String>,
+    readings: Vec<Reading>,
+    /// Nobody waits for it any more.
+    abandoned: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Note(Arc<Mutex<Progress>>);
+
+impl Note {
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Keeps the probes between rounds, and what hangs.
@@ -27,8 +48,8 @@ pub(crate) struct Sampler {
     clock: ClockReference,
     place: Place,
     hang_after: Duration,
-    probes: Option<Vec<Box<dyn Probe>>>,
-    hung: BTreeMap<String, UnboundedReceiver<Step>>,
+    probes: Option<Probes>,
+    hung: BTreeMap<String, Receiver<Probes>>,
 }
 
 impl Sampler {
@@ -44,46 +65,51 @@ impl Sampler {
         loop {
             let probes = self.probes.take().unwrap_or_else(|| all(&self.settings, &self.clock));
             let skip = done.iter().chain(self.hung.keys()).cloned().collect();
-            let Some(mut steps) = start(probes, self.place.clone(), skip) else { break };
-            let Some(hung) = self.follow(&mut steps, &mut readings, &mut done).await else { break };
-            tracing::warn!(object = hung, "measuring hangs in the kernel; it is left out until it comes back");
-            self.hung.insert(hung, steps);
+            let note = Note::default();
+            let Some(mut finished) = start(probes, self.place.clone(), skip, note.clone()) else { break };
+            let hung = self.follow(&mut finished, &note).await;
+            let mut progress = note.lock();
+            readings.append(&mut progress.readings);
+            done.append(&mut progress.done);
+            if !hung {
+                break;
+            }
+            progress.abandoned = true;
+            let object = std::mem::take(&mut progress.current);
+            tracing::warn!(object, "measuring hangs in the kernel; it is left out until it comes back");
+            self.hung.insert(object, finished);
         }
         readings.extend(self.hung.keys().map(|object| Reading::new(object, HUNG, 1.0)));
         readings
     }
 
-    /// Takes in a thread's steps; the object that hangs, if one does.
-    async fn follow(
-        &mut self,
-        steps: &mut UnboundedReceiver<Step>,
-        readings: &mut Vec<Reading>,
-        done: &mut BTreeSet<String>,
-    ) -> Option<String> {
-        let mut current = String::new();
+    /// Waits for the thread's end; whether it hangs instead.
+    async fn follow(&mut self, finished: &mut Receiver<Probes>, note: &Note) -> bool {
+        let (mut seen, mut looks) = (0, 0);
         loop {
-            match tokio::time::timeout(self.hang_after, steps.recv()).await {
-                Ok(Some(Step::Began(object))) => current = object,
-                Ok(Some(Step::Measured(object, measured))) => {
-                    readings.extend(measured);
-                    done.insert(object);
+            match tokio::time::timeout(self.hang_after / LOOKS, &mut *finished).await {
+                Ok(probes) => {
+                    // The thread died: what it had measured stands, the next round starts with fresh probes.
+                    self.probes = probes.ok();
+                    return false;
                 }
-                Ok(Some(Step::Finished(probes))) => {
-                    self.probes = Some(probes);
-                    return None;
+                Err(_) => {
+                    let step = note.lock().step;
+                    looks = if step == seen { looks + 1 } else { 1 };
+                    seen = step;
+                    if looks >= LOOKS {
+                        return true;
+                    }
                 }
-                // The thread died: what it had measured stands, the next round starts with fresh probes.
-                Ok(None) => return None,
-                Err(_) => return Some(current),
             }
         }
     }
 
-    /// Looks which hung objects came back; dropping their channel ends their thread.
+    /// Looks which hung objects came back.
     fn released(&mut self) -> Vec<Reading> {
         let mut released = Vec::new();
-        self.hung.retain(|object, steps| {
-            if matches!(steps.try_recv(), Err(TryRecvError::Empty)) {
+        self.hung.retain(|object, finished| {
+            if matches!(finished.try_recv(), Err(TryRecvError::Empty)) {
                 return true;
             }
             released.push(Reading::new(object, HUNG, 0.0));
@@ -94,11 +120,11 @@ impl Sampler {
 }
 
 /// Starts a thread that measures all objects but those of `skip`. None if there is no thread to be had.
-fn start(probes: Vec<Box<dyn Probe>>, place: Place, skip: BTreeSet<String>) -> Option<UnboundedReceiver<Step>> {
-    let (sender, receiver) = unbounded_channel();
-    let thread = std::thread::Builder::new().name("probes".to_owned()).spawn(move || measure(probes, &place, &skip, &sender));
-    match thread {
-        Ok(_) => Some(receiver),
+fn start(probes: Probes, place: Place, skip: BTreeSet<String>, note: Note) -> Option<Receiver<Probes>> {
+    let (sender, finished) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("probes".to_owned());
+    match thread.spawn(move || measure(probes, &place, &skip, &note, sender)) {
+        Ok(_) => Some(finished),
         Err(error) => {
             tracing::warn!(%error, "no thread to measure the machine");
             None
@@ -106,23 +132,28 @@ fn start(probes: Vec<Box<dyn Probe>>, place: Place, skip: BTreeSet<String>) -> O
     }
 }
 
-/// The thread's work; ends as soon as nobody listens.
-fn measure(mut probes: Vec<Box<dyn Probe>>, place: &Place, skip: &BTreeSet<String>, steps: &UnboundedSender<Step>) {
+/// The thread's work; ends as soon as nobody waits for it.
+fn measure(mut probes: Probes, place: &Place, skip: &BTreeSet<String>, note: &Note, finished: Sender<Probes>) {
     for probe in &mut probes {
         for object in probe.objects(place) {
             if skip.contains(&object) {
                 continue;
             }
-            if steps.send(Step::Began(object.clone())).is_err() {
-                return;
+            {
+                let mut progress = note.lock();
+                progress.current.clone_from(&object);
+                progress.step += 1;
             }
             let readings = probe.measure(&object, place);
-            if steps.send(Step::Measured(object, readings)).is_err() {
+            let mut progress = note.lock();
+            if progress.abandoned {
                 return;
             }
+            progress.readings.extend(readings);
+            progress.done.insert(object);
         }
     }
-    drop(steps.send(Step::Finished(probes)));
+    drop(finished.send(probes));
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ fn inputs(folder: &Path) -> Vec<String> {
 }
 
 fn text(path: &Path) -> Option<String> {
-    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+    super::read_whole(path).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 /// Both interfaces give thousandths of a degree. A sensor that is not wired reads far outside of what a machine survives.

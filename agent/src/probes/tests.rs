@@ -44,7 +44,7 @@ fn processors_are_busy_for_what_is_neither_idle_nor_waiting() {
 fn load_is_judged_per_processor() {
     let (_dir, place) =
         synthetic(&[("proc/loadavg", "1.00 8.00 3.00 2/300 999\n"), ("proc/stat", "cpu  1\ncpu0 1\ncpu1 1\nintr 5\n")]);
-    assert_eq!(measured(&mut load::Load, &place)["load.avg5_per_cpu"], 4.0);
+    assert_eq!(measured(&mut load::Load::default(), &place)["load.avg5_per_cpu"], 4.0);
 }
 
 #[test]

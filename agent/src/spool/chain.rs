@@ -4,24 +4,27 @@
 //! and the frames are written again into a new segment (R29); the same descriptor is never synced a second time.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mainstay_shared::ids::Lane;
 
-use super::format::{self, Kind, SEGMENT_MAGIC};
+use super::disk::{Access, Disk, DiskFile};
+use super::format::{self, Harm, Kind, SECTOR_BYTES, SEGMENT_MAGIC};
 use super::state::Place;
-use crate::atomic_file;
 
 /// A segment is never read beyond this; ours are far smaller.
 const MAX_SEGMENT_BYTES: u64 = 16 << 20;
+/// Stands where the disk could not be read; not zero, which means "never written".
+const UNREADABLE: u8 = 0xFF;
+/// Read at once.
+const READ_BYTES: usize = 64 << 10;
 
 #[derive(Debug)]
 struct Head {
     number: u32,
-    file: File,
+    file: Box<dyn DiskFile>,
     /// Length of the good part.
     bytes: u64,
     /// Length of what it began with: the magic and the checkpoint.
@@ -31,34 +34,29 @@ struct Head {
 /// The segments of one lane, oldest first; at most the newest is open for writing.
 #[derive(Debug)]
 pub(super) struct Chain {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     lane: Lane,
     segment_bytes: u64,
     segments: BTreeMap<u32, u64>,
     head: Option<Head>,
-    #[cfg(test)]
-    pub(super) failing_syncs: u32,
 }
 
 impl Chain {
     /// The chain as it lies in `dir`; nothing is opened for writing yet.
-    pub(super) fn list(dir: &Path, lane: Lane, segment_bytes: u64) -> io::Result<Self> {
+    pub(super) fn list(disk: &Arc<dyn Disk>, dir: &Path, lane: Lane, segment_bytes: u64) -> io::Result<Self> {
         let mut segments = BTreeMap::new();
-        for entry in std::fs::read_dir(dir)? {
-            let entry = entry?;
-            if let Some(number) = entry.file_name().to_str().and_then(|name| number_of(name, lane)) {
-                segments.insert(number, entry.metadata()?.len());
+        for entry in disk.list(dir)? {
+            if let Some(number) = number_of(&entry.name, lane) {
+                segments.insert(number, entry.bytes);
             }
         }
-        Ok(Self {
-            dir: dir.to_owned(),
-            lane,
-            segment_bytes,
-            segments,
-            head: None,
-            #[cfg(test)]
-            failing_syncs: 0,
-        })
+        Ok(Self { segments, ..Self::empty(disk, dir, lane, segment_bytes) })
+    }
+
+    /// A chain of no segments.
+    pub(super) fn empty(disk: &Arc<dyn Disk>, dir: &Path, lane: Lane, segment_bytes: u64) -> Self {
+        Self { disk: Arc::clone(disk), dir: dir.to_owned(), lane, segment_bytes, segments: BTreeMap::new(), head: None }
     }
 
     pub(super) fn numbers(&self) -> Vec<u32> {
@@ -74,29 +72,45 @@ impl Chain {
         self.dir.join(format!("{}-{number:08x}.seg", self.lane.as_str()))
     }
 
-    /// A whole segment.
+    /// A whole segment; where it can't be read stand bytes of no frame, to be found as damage.
     pub(super) fn read(&self, number: u32) -> io::Result<Vec<u8>> {
+        let file = match self.disk.open(&self.path(number), Access::Read) {
+            Err(error) if is_damage(&error) => {
+                return Ok(vec![UNREADABLE; self.segments.get(&number).map_or(0, |len| *len as usize)]);
+            }
+            opened => opened?,
+        };
         let mut bytes = Vec::new();
-        let file = File::open(self.path(number))?;
-        io::Read::read_to_end(&mut io::Read::take(file, MAX_SEGMENT_BYTES), &mut bytes)?;
+        while (bytes.len() as u64) < MAX_SEGMENT_BYTES {
+            let begin = bytes.len();
+            bytes.resize(begin + READ_BYTES, 0);
+            let read = match file.read_full_at(&mut bytes[begin..], begin as u64) {
+                Err(error) if is_damage(&error) => read_around(file.as_ref(), &mut bytes[begin..], begin as u64),
+                read => read?,
+            };
+            bytes.truncate(begin + read);
+            if read < READ_BYTES {
+                break;
+            }
+        }
         Ok(bytes)
     }
 
     /// The bodies of the frames at `places`; `None` where a frame is no longer what was written, or its segment is gone.
     pub(super) fn read_frames(&self, places: &[Place]) -> io::Result<Vec<Option<Vec<u8>>>> {
-        let mut open: Option<(u32, File)> = None;
+        let mut open: Option<(u32, Box<dyn DiskFile>)> = None;
         let mut bodies = Vec::with_capacity(places.len());
         for place in places {
             if open.as_ref().is_none_or(|(number, _)| *number != place.segment) {
-                open = match File::open(self.path(place.segment)) {
+                open = match self.disk.open(&self.path(place.segment), Access::Read) {
                     Ok(file) => Some((place.segment, file)),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound || is_damage(&error) => None,
                     Err(error) => return Err(error),
                 };
             }
             let mut bytes = vec![0; place.bytes as usize];
-            let read = open.as_ref().map(|(_, file)| file.read_exact_at(&mut bytes, u64::from(place.offset)));
-            let whole = matches!(read, Some(Ok(())));
+            let read = open.as_ref().map(|(_, file)| file.read_full_at(&mut bytes, u64::from(place.offset)));
+            let whole = matches!(read, Some(Ok(read)) if read == bytes.len());
             bodies.push(format::frame_at(&bytes).filter(|_| whole).map(|(_, body)| bytes[body].to_vec()));
         }
         Ok(bodies)
@@ -117,9 +131,14 @@ impl Chain {
         let file = match begun {
             Ok(file) => file,
             Err(error) => {
-                // What can't be removed is no segment of ours, but its number is taken.
-                if std::fs::remove_file(&path).is_err() && path.exists() {
+                // If it may be there after a power cut, nothing may be written before it any more: it begins with what is known
+                // now. What can't be removed is no segment of ours, but its number is taken.
+                let removed = self.disk.remove(&path);
+                if removed.is_err() && self.disk.exists(&path) {
                     self.segments.insert(number, 0);
+                }
+                if removed.and_then(|()| self.disk.sync_dir(&self.dir)).is_err() {
+                    self.head = None;
                 }
                 return Err(error);
             }
@@ -129,11 +148,11 @@ impl Chain {
         Ok(())
     }
 
-    fn write_new(&mut self, path: &Path, bytes: &[u8]) -> io::Result<File> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(bytes)?;
-        self.sync_data(&file)?;
-        atomic_file::sync_dir(&self.dir)?;
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<Box<dyn DiskFile>> {
+        let file = self.disk.open(path, Access::CreateNew)?;
+        file.write_all_at(bytes, 0)?;
+        file.sync_data()?;
+        self.disk.sync_dir(&self.dir)?;
         Ok(file)
     }
 
@@ -164,32 +183,23 @@ impl Chain {
             places.push(Place { segment: head.number, offset, bytes: u32::try_from(bytes.len() - begin).unwrap_or(u32::MAX) });
         }
         if let Err(error) = head.file.write_all_at(&bytes, head.bytes) {
-            // What was written of it is no frame of ours: cut it off, and keep the segment only if that worked.
-            if head.file.set_len(head.bytes).is_ok() {
+            // What was written of it is no frame of ours: cut it off, and keep the segment only if that is durable; otherwise
+            // its sectors could come back between those of the next frame.
+            if head.file.set_len(head.bytes).and_then(|()| head.file.sync_data()).is_ok() {
                 self.head = Some(head);
             }
             return Err(Failed::Write(error));
         }
-        if let Err(error) = self.sync_data(&head.file) {
+        if let Err(error) = head.file.sync_data() {
             let (number, good) = (head.number, head.bytes);
             drop(head);
-            drop(OpenOptions::new().write(true).open(self.path(number)).and_then(|file| file.set_len(good)));
+            drop(self.disk.open(&self.path(number), Access::Write).and_then(|file| file.set_len(good)));
             return Err(Failed::Sync(error));
         }
         head.bytes += bytes.len() as u64;
         self.segments.insert(head.number, head.bytes);
         self.head = Some(head);
         Ok(places)
-    }
-
-    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "the test build makes it fail on demand"))]
-    fn sync_data(&mut self, file: &File) -> io::Result<()> {
-        #[cfg(test)]
-        if self.failing_syncs > 0 {
-            self.failing_syncs -= 1;
-            return Err(io::Error::from_raw_os_error(5));
-        }
-        file.sync_data()
     }
 
     /// Deletes segments from the oldest on while they are older than `oldest_needed` (`None`: none is needed) and not open. The
@@ -203,23 +213,47 @@ impl Chain {
         let keep_from = oldest_needed.unwrap_or(u32::MAX).min(head.or(newest).unwrap_or(u32::MAX));
         let old: Vec<u32> = self.segments.range(..keep_from).map(|(n, _)| *n).collect();
         for number in &old {
-            std::fs::remove_file(self.path(*number))?;
+            self.disk.remove(&self.path(*number))?;
             self.segments.remove(number);
         }
-        if old.is_empty() { Ok(()) } else { atomic_file::sync_dir(&self.dir) }
+        if old.is_empty() { Ok(()) } else { self.disk.sync_dir(&self.dir) }
     }
 
-    /// Overwrites a bad range in place (`torn`: cuts it off), so that it is met once. Needs no room on the disk.
-    pub(super) fn mend(&mut self, number: u32, offset: usize, len: usize, torn: bool) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(self.path(number))?;
-        if torn {
+    /// Overwrites a bad range in place (a torn end: cuts it off), so that it is met once. Needs no room on the disk.
+    pub(super) fn mend(&mut self, number: u32, offset: usize, len: usize, harm: Harm) -> io::Result<()> {
+        let file = self.disk.open(&self.path(number), Access::Write)?;
+        if harm == Harm::Torn {
             file.set_len(offset as u64)?;
             self.segments.insert(number, offset as u64);
         } else {
             file.write_all_at(&format::mending(offset, len), offset as u64)?;
         }
-        self.sync_data(&file)
+        file.sync_data()
     }
+}
+
+/// Whether the disk said that what was asked for is broken, not that it can't be had just now.
+fn is_damage(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    const EUCLEAN: i32 = 117;
+    matches!(error.raw_os_error(), Some(EIO | EUCLEAN))
+}
+
+/// Reads what can be read, sector by sector; returns up to where the file reaches.
+fn read_around(file: &dyn DiskFile, bytes: &mut [u8], offset: u64) -> usize {
+    let mut end = 0;
+    for (at, sector) in bytes.chunks_mut(SECTOR_BYTES).enumerate() {
+        let begin = at * SECTOR_BYTES;
+        match file.read_full_at(sector, offset + begin as u64) {
+            Ok(0) => break,
+            Ok(read) => end = begin + read,
+            Err(_) => {
+                sector.fill(UNREADABLE);
+                end = begin + sector.len();
+            }
+        }
+    }
+    end
 }
 
 enum Failed {

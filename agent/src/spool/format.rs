@@ -3,8 +3,10 @@
 //! A segment is `MSTSPL01` followed by frames. A frame is
 //! `F5 4D 53 1D | kind u8 | length u32 LE | CRC32C u32 LE over kind, length and body | body (JSON)`.
 //! Kinds: 1 checkpoint, 2 record, 3 record moved here by compaction (it has no effect but its place), 4 acknowledgement,
-//! 5 sent mark, 6 filler over a mended bad range, 7 counters. The marker bytes let a reader find the next good frame behind a bad range. An unfinished or zero-filled end
-//! is *torn* (a write cut by a power loss, never accepted); any other bad range is *corrupt* and is reported as a loss.
+//! 5 sent mark, 6 filler over a mended bad range, 7 counters. The marker bytes let a reader find the next good frame behind a
+//! bad range. Where a sector of a write never arrived there are zeros, which no body but a filler's holds: such a range was never
+//! accepted. It is *torn* when it or an unfinished frame ends the segment, *unwritten* when a good frame of the same write follows.
+//! Any other bad range is *corrupt* and is reported as a loss.
 
 use std::ops::Range;
 
@@ -13,6 +15,9 @@ pub(super) const SEGMENT_MAGIC: &[u8; 8] = b"MSTSPL01";
 const FRAME_MAGIC: &[u8; 4] = b"\xF5MS\x1D";
 /// Bytes of a frame before its body.
 pub(super) const FRAME_HEAD: usize = 13;
+
+/// What the smallest disks write and lose at once.
+pub(super) const SECTOR_BYTES: usize = 512;
 
 /// What a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +32,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn from_byte(byte: u8) -> Option<Self> {
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
         let all = [Self::Checkpoint, Self::Record, Self::Moved, Self::Ack, Self::Sent, Self::Filler, Self::Counters];
         all.into_iter().find(|k| *k as u8 == byte)
     }
@@ -38,10 +43,29 @@ impl Kind {
 pub(super) enum Found {
     /// A frame whose CRC is right: where it begins and where its body lies.
     Frame { kind: Kind, offset: usize, body: Range<usize> },
-    /// An end that was never finished.
-    Torn(Range<usize>),
     /// Bytes that are no frame.
-    Corrupt(Range<usize>),
+    Bad(Harm, Range<usize>),
+}
+
+/// What became of bytes that are no frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Harm {
+    /// An end that was never finished.
+    Torn,
+    /// Part of a write that never arrived, before a part that did.
+    Unwritten,
+    /// They were changed after they were written.
+    Corrupt,
+}
+
+impl Harm {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Torn => "torn",
+            Self::Unwritten => "unwritten",
+            Self::Corrupt => "corrupt",
+        }
+    }
 }
 
 /// Appends a frame to `out`.
@@ -88,11 +112,7 @@ pub(super) fn scan(bytes: &[u8]) -> Vec<Found> {
                 at = next;
                 continue;
             }
-            found.push(if next == bytes.len() && is_torn(&bytes[at..]) {
-                Found::Torn(at..next)
-            } else {
-                Found::Corrupt(at..next)
-            });
+            found.push(Found::Bad(harm(bytes, at..next), at..next));
             at = next;
         }
     }
@@ -113,14 +133,39 @@ fn next_frame(bytes: &[u8], from: usize) -> Option<usize> {
     (from..bytes.len()).find(|&at| bytes[at] == FRAME_MAGIC[0] && frame_at(&bytes[at..]).is_some())
 }
 
-/// An end that a cut write leaves: fewer bytes than its frame announces, or zeros where data never arrived.
-fn is_torn(tail: &[u8]) -> bool {
-    let head = &tail[..tail.len().min(FRAME_MAGIC.len())];
-    let announced = tail.get(5..9).map(|l| u32::from_le_bytes([l[0], l[1], l[2], l[3]]) as usize);
-    let cut_short = FRAME_MAGIC.starts_with(head) && announced.is_none_or(|len| tail.len() < FRAME_HEAD.saturating_add(len));
-    let unwritten = tail.iter().rev().take_while(|b| **b == 0).count() >= FRAME_HEAD.min(tail.len());
-    let prefix_of_segment = SEGMENT_MAGIC.starts_with(tail);
-    cut_short || unwritten || prefix_of_segment
+fn harm(bytes: &[u8], range: Range<usize>) -> Harm {
+    let is_end = range.end == bytes.len();
+    match (is_end && is_cut_short(&bytes[range.clone()])) || is_unwritten(bytes, range) {
+        true if is_end => Harm::Torn,
+        true => Harm::Unwritten,
+        false => Harm::Corrupt,
+    }
+}
+
+/// An end that a cut write leaves: fewer bytes than its frame announces.
+fn is_cut_short(end: &[u8]) -> bool {
+    let head = &end[..end.len().min(FRAME_MAGIC.len())];
+    let announced = end.get(5..9).map(|l| u32::from_le_bytes([l[0], l[1], l[2], l[3]]) as usize);
+    let cut_short = FRAME_MAGIC.starts_with(head) && announced.is_none_or(|len| end.len() < FRAME_HEAD.saturating_add(len));
+    (cut_short && !is_whole_but_for_its_length(end)) || SEGMENT_MAGIC.starts_with(end)
+}
+
+/// A last frame that was written whole and whose length was changed later: with the length that it has, its CRC is right.
+fn is_whole_but_for_its_length(end: &[u8]) -> bool {
+    let (Some(head), Some(body)) = (end.get(..FRAME_HEAD), end.get(FRAME_HEAD..)) else { return false };
+    let Ok(len) = u32::try_from(body.len()) else { return false };
+    frame_crc(head[4], len.to_le_bytes(), body).to_le_bytes() == head[9..FRAME_HEAD]
+}
+
+/// Zeros where data never arrived: at either end of the range or of a sector in it, or more than a frame's head can hold. One
+/// flipped bit makes no two zeros.
+fn is_unwritten(bytes: &[u8], range: Range<usize>) -> bool {
+    let (from, bad) = (range.start, &bytes[range]);
+    let at_an_end = bad.first() == Some(&0) || bad.last() == Some(&0);
+    let sectors = (from / SECTOR_BYTES + 1..).map(|n| n * SECTOR_BYTES - from).take_while(|at| *at < bad.len());
+    let mut sides = sectors.flat_map(|at| [at.saturating_sub(2)..at, at..(at + 2).min(bad.len())]);
+    let at_a_sector = sides.any(|side| bad[side].iter().all(|b| *b == 0));
+    at_an_end || at_a_sector || bad.windows(FRAME_HEAD).any(|run| run.iter().all(|b| *b == 0))
 }
 
 #[cfg(test)]
@@ -156,7 +201,7 @@ mod tests {
         let first_end = SEGMENT_MAGIC.len() + FRAME_HEAD + 3;
         for cut in first_end + 1..good.len() {
             let found = scan(&good[..cut]);
-            assert!(matches!(found.as_slice(), [Found::Frame { .. }, Found::Torn(_)]), "cut at {cut}: {found:?}");
+            assert!(matches!(found.as_slice(), [Found::Frame { .. }, Found::Bad(Harm::Torn, _)]), "cut at {cut}: {found:?}");
         }
     }
 
@@ -164,10 +209,10 @@ mod tests {
     fn an_end_of_zeros_is_torn_and_an_end_with_a_wrong_crc_is_corrupt() {
         let mut zeros = segment(&[b"one"]);
         zeros.extend_from_slice(&[0; 100]);
-        assert!(matches!(scan(&zeros)[1], Found::Torn(_)));
+        assert!(matches!(scan(&zeros)[1], Found::Bad(Harm::Torn, _)));
         let mut wrong = segment(&[b"one", b"two"]);
         *wrong.last_mut().unwrap() ^= 1;
-        assert!(matches!(scan(&wrong)[1], Found::Corrupt(_)));
+        assert!(matches!(scan(&wrong)[1], Found::Bad(Harm::Corrupt, _)));
     }
 
     #[test]
@@ -176,7 +221,11 @@ mod tests {
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            let Some(Found::Corrupt(range)) = scan(&bad).into_iter().find(|f| matches!(f, Found::Corrupt(_))) else { continue };
+            let Some(Found::Bad(Harm::Corrupt, range)) =
+                scan(&bad).into_iter().find(|f| matches!(f, Found::Bad(Harm::Corrupt, _)))
+            else {
+                continue;
+            };
             let mended = mending(range.start, range.len());
             bad[range].copy_from_slice(&mended);
             assert!(scan(&bad).iter().all(|f| matches!(f, Found::Frame { .. })), "bit {bit}");
@@ -188,7 +237,7 @@ mod tests {
         fn no_bytes_make_the_scanner_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
             let covered: usize = scan(&bytes).into_iter().map(|f| match f {
                 Found::Frame { offset, body, .. } => body.end - offset,
-                Found::Torn(r) | Found::Corrupt(r) => r.len(),
+                Found::Bad(_, r) => r.len(),
             }).sum();
             proptest::prop_assert_eq!(covered, bytes.len());
         }

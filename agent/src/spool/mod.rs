@@ -1,8 +1,8 @@
 //! The durable queue between what was seen and what was sent: accepted records survive kills, power cuts and full disks.
 //!
 //! One truth: watermarks, nonce, open episodes and recent starts are records of the same segment files as the faults.
-//! Parts: `format` (bytes), `state` (what frames mean), `chain` (files), `recovery` (reading back), `rules` (what a full lane
-//! drops), `room`, `repair`, `store` (the whole), `thread` (its own thread, since fsync may hang), `inspect` (for the CLI).
+//! Parts: `format` (bytes), `state` (what frames mean), `disk` (what is asked of it), `chain` (files), `recovery` (reading
+//! back), `rules` (what a full lane drops), `room`, `repair`, `lock`, `store` (the whole), `thread` (its own thread, since fsync may hang), `inspect` (for the CLI).
 //! A gap record stands in the place of the last record it replaces: numbers stay unbroken and in order.
 
 use std::path::PathBuf;
@@ -13,35 +13,37 @@ use serde::{Deserialize, Serialize};
 
 mod format;
 mod state;
+mod disk;
 mod chain;
 mod recovery;
 mod rules;
 mod repair;
 mod room;
+mod lock;
 mod store;
 mod thread;
 mod inspect;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use inspect::{Inspection, inspect, waiting_records};
-pub(crate) use state::{Counters, PastStart};
-pub(crate) use thread::Spool;
+pub(crate) use inspect::{Inspection, inspect, read_segments, segment_of, waiting_records};
+pub use state::{Counters, PastStart};
+pub use thread::{OpenedState, Spool};
 
 /// A fault that was raised and not cleared, with its newest state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct OpenEpisode {
+pub struct OpenEpisode {
     /// The id of its raise record.
-    pub(crate) episode: EpisodeId,
+    pub episode: EpisodeId,
     /// Its newest change.
-    pub(crate) last: FaultChange,
+    pub last: FaultChange,
 }
 
 /// How much disk the spool may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Everything under the spool's directory except the quarantine (a sixteenth more).
-    pub(crate) max_bytes: u64,
+    pub max_bytes: u64,
 }
 
 impl Limits {
@@ -68,23 +70,23 @@ impl Limits {
 
 /// What the spool holds, for `status` and the heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct Stats {
+pub struct Stats {
     /// Waiting in the fault lane.
-    pub(crate) fault_records: u64,
+    pub fault_records: u64,
     /// Waiting in the sample lane.
-    pub(crate) sample_records: u64,
+    pub sample_records: u64,
     /// Bytes of the segment files.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Their limit.
-    pub(crate) max_bytes: u64,
+    pub max_bytes: u64,
     /// Losses so far.
     #[serde(flatten)]
-    pub(crate) counters: Counters,
+    pub counters: Counters,
 }
 
 /// Why the spool did not do what was asked. The record in question was not accepted.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SpoolError {
+pub enum SpoolError {
     /// The disk said no.
     #[error("spool {}: the disk refused", path.display())]
     Io {
@@ -103,6 +105,9 @@ pub(crate) enum SpoolError {
     /// The fault lane is full of open faults that must not be dropped.
     #[error("spool: the fault lane is full and nothing in it may be dropped; raise spool.max_size")]
     Full,
+    /// The disk has no room for the reserve.
+    #[error("spool: the disk is nearly full; samples are kept again when there is room for the reserve")]
+    NoRoomForSamples,
     /// The record is larger than the wire allows.
     #[error("spool: a record of {bytes} bytes is too large; at most {} are accepted", mainstay_shared::limits::MAX_RECORD_BYTES)]
     TooLarge {
@@ -122,6 +127,11 @@ pub(crate) enum SpoolError {
 }
 
 impl SpoolError {
+    /// Whether faults can't be recorded either: the disk refuses, or the fault lane is full.
+    pub(crate) fn stops_recording(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Full)
+    }
+
     fn is_disk_full(&self) -> bool {
         use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))

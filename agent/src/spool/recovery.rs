@@ -6,13 +6,15 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use mainstay_shared::ids::Lane;
 use mainstay_shared::record::{Payload, Record};
 
 use super::chain::Chain;
-use super::format::{self, Found, Kind};
-use super::state::{Place, State};
+use super::disk::Disk;
+use super::format::{self, Found, Harm, Kind};
+use super::state::{MAX_SEQ, Place, State};
 
 /// A range of a segment that holds no frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +23,7 @@ pub(super) struct BadRange {
     pub(super) segment: u32,
     pub(super) offset: usize,
     pub(super) bytes: Vec<u8>,
-    /// An unfinished end: never accepted, so nothing was lost.
-    pub(super) torn: bool,
+    pub(super) harm: Harm,
     /// Key of the epoch whose record was read last before it.
     pub(super) epoch: Option<u32>,
 }
@@ -41,44 +42,64 @@ pub(super) struct Recovered {
 }
 
 /// Reads the spool in `dir`.
-pub(super) fn recover(dir: &Path, segment_bytes: u64) -> io::Result<Recovered> {
-    let mut found = Recovered {
-        fault: Chain::list(dir, Lane::Fault, segment_bytes)?,
-        sample: Chain::list(dir, Lane::Sample, segment_bytes)?,
-        state: State::default(),
-        bad: Vec::new(),
-        gaps: HashMap::new(),
-        fault_chain_whole: true,
-    };
+pub(super) fn recover(disk: &Arc<dyn Disk>, dir: &Path, segment_bytes: u64) -> io::Result<Recovered> {
+    let fault = Chain::list(disk, dir, Lane::Fault, segment_bytes)?;
+    let sample = Chain::list(disk, dir, Lane::Sample, segment_bytes)?;
+    let mut found = Recovered::nothing_yet(fault, sample);
     // The fault chain first: its checkpoints and acknowledgements tell which samples are still wanted.
     for number in found.fault.numbers() {
         let bytes = found.fault.read(number)?;
         found.take_segment(Lane::Fault, number, &bytes);
     }
-    found.fault_chain_whole = found.bad.iter().all(|b| b.torn) && !found.fault.numbers().is_empty();
+    found.fault_chain_is_read();
     for number in found.sample.numbers() {
         let bytes = found.sample.read(number)?;
         found.take_segment(Lane::Sample, number, &bytes);
     }
+    found.settle();
     Ok(found)
 }
 
+/// Reads two segments given as bytes, one of each lane, as [`recover`] reads files.
+pub(super) fn recover_bytes(disk: &Arc<dyn Disk>, fault: &[u8], sample: &[u8]) -> Recovered {
+    let chain = |lane| Chain::empty(disk, Path::new(""), lane, 0);
+    let mut found = Recovered::nothing_yet(chain(Lane::Fault), chain(Lane::Sample));
+    found.take_segment(Lane::Fault, 1, fault);
+    found.fault_chain_is_read();
+    found.take_segment(Lane::Sample, 1, sample);
+    found.settle();
+    found
+}
+
 impl Recovered {
+    fn nothing_yet(fault: Chain, sample: Chain) -> Self {
+        let (state, bad, gaps) = (State::default(), Vec::new(), HashMap::new());
+        Self { fault, sample, state, bad, gaps, fault_chain_whole: true }
+    }
+
+    fn fault_chain_is_read(&mut self) {
+        self.fault_chain_whole = self.bad.iter().all(|b| b.harm != Harm::Corrupt) && !self.fault.numbers().is_empty();
+    }
+
+    fn settle(&mut self) {
+        let Self { state, gaps, .. } = self;
+        state.settle_beginnings(|w, lane| gaps.get(&(w.epoch, lane, w.seq)).copied());
+    }
+
     fn take_segment(&mut self, lane: Lane, number: u32, bytes: &[u8]) {
         let mut last_epoch = None;
         let bad_before = self.bad.len();
         for found in format::scan(bytes) {
-            let (range, torn) = match found {
+            let (harm, range) = match found {
                 Found::Frame { kind, offset, body } => {
                     let place = Place { segment: number, offset: offset as u32, bytes: (body.end - offset) as u32 };
                     last_epoch = self.take_frame(kind, &bytes[body], place).or(last_epoch);
                     continue;
                 }
-                Found::Torn(range) => (range, true),
-                Found::Corrupt(range) => (range, false),
+                Found::Bad(harm, range) => (harm, range),
             };
             let offset = range.start;
-            self.bad.push(BadRange { lane, segment: number, offset, bytes: bytes[range].to_vec(), torn, epoch: None });
+            self.bad.push(BadRange { lane, segment: number, offset, bytes: bytes[range].to_vec(), harm, epoch: None });
         }
         self.bad[bad_before..].iter_mut().for_each(|bad| bad.epoch = last_epoch);
     }
@@ -91,7 +112,7 @@ impl Recovered {
             Kind::Counters => self.state.apply_counters(serde_json::from_slice(body).ok()?),
             Kind::Filler => {}
             Kind::Record | Kind::Moved => {
-                let record: Record = serde_json::from_slice(body).ok()?;
+                let record: Record = serde_json::from_slice(body).ok().filter(is_ours)?;
                 if record.id.lane == Lane::Sample && self.fault_chain_whole && !self.state.knows(&record.id.epoch) {
                     return None;
                 }
@@ -105,4 +126,14 @@ impl Recovered {
         }
         None
     }
+}
+
+/// Whether the spool can have written `record`: numbers count from 1, a gap stands in the place of its last.
+fn is_ours(record: &Record) -> bool {
+    let seq = record.id.seq;
+    let gap_is_ours = match &record.payload {
+        Payload::Gap(gap) => (1..=seq).contains(&gap.from_seq) && gap.to_seq == seq,
+        _ => true,
+    };
+    (1..=MAX_SEQ).contains(&seq) && gap_is_ours
 }

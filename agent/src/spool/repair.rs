@@ -4,50 +4,63 @@
 //! costs nothing else.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 
 use mainstay_shared::ids::{Lane, RecordId};
 use mainstay_shared::record::Gap;
 
 use super::Limits;
+use super::disk::{Access, Disk};
+use super::format::Harm;
 use super::recovery::BadRange;
 use super::state::State;
 
 /// Copies bad ranges to the quarantine.
-pub(super) fn quarantine(dir: &Path, limits: Limits, bad: &[BadRange]) {
+pub(super) fn quarantine(disk: &dyn Disk, dir: &Path, limits: Limits, bad: &[BadRange]) {
     for (at, range) in bad.iter().enumerate() {
-        let what = if range.torn { "torn" } else { "corrupt" };
+        let what = range.harm.as_str();
         tracing::warn!(lane = range.lane.as_str(), segment = range.segment, bytes = range.bytes.len(), what, "spool: bad range");
-        keep(dir, limits, &format!("{}-{:08x}-{at}-{what}.bin", range.lane.as_str(), range.segment), &range.bytes);
+        keep(disk, dir, limits, &format!("{}-{:08x}-{at}-{what}.bin", range.lane.as_str(), range.segment), &range.bytes);
     }
 }
 
 /// Keeps `bytes` under `name` in the quarantine; the oldest files go when it outgrows its share.
-pub(super) fn keep(dir: &Path, limits: Limits, name: &str, bytes: &[u8]) {
+pub(super) fn keep(disk: &dyn Disk, dir: &Path, limits: Limits, name: &str, bytes: &[u8]) {
     let quarantine = dir.join("quarantine");
     let room = usize::try_from(limits.quarantine_bytes()).unwrap_or(usize::MAX);
-    let kept = crate::atomic_file::private_dir(&quarantine)
-        .and_then(|()| shrink(&quarantine, room.saturating_sub(bytes.len().min(room)) as u64).map_err(Into::into))
-        .and_then(|()| crate::atomic_file::write_private(&quarantine.join(name), &bytes[..bytes.len().min(room)]));
+    let kept = disk
+        .make_dir(&quarantine)
+        .and_then(|()| shrink(disk, &quarantine, room.saturating_sub(bytes.len().min(room)) as u64))
+        .and_then(|()| write_whole(disk, &quarantine, name, &bytes[..bytes.len().min(room)]));
     if let Err(error) = kept {
-        tracing::warn!("spool: the bad bytes can't be kept: {error:#}");
+        tracing::warn!("spool: the bad bytes can't be kept: {error}");
     }
 }
 
-fn shrink(quarantine: &Path, to_bytes: u64) -> std::io::Result<()> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(quarantine)? {
-        let (entry, meta) = entry.and_then(|e| e.metadata().map(|m| (e, m)))?;
-        files.push((meta.modified()?, meta.len(), entry.path()));
+fn write_whole(disk: &dyn Disk, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temp = dir.join(format!("{name}.new"));
+    let written = disk
+        .open(&temp, Access::CreateNew)
+        .and_then(|file| file.write_all_at(bytes, 0).and_then(|()| file.sync_data()))
+        .and_then(|()| disk.rename(&temp, &dir.join(name)));
+    if written.is_err() {
+        drop(disk.remove(&temp));
     }
+    written.and_then(|()| disk.sync_dir(dir))
+}
+
+fn shrink(disk: &dyn Disk, quarantine: &Path, to_bytes: u64) -> io::Result<()> {
+    let mut files = disk.list(quarantine)?;
     files.sort();
-    let mut total: u64 = files.iter().map(|(_, len, _)| len).sum();
-    for (_, len, path) in files {
-        if total <= to_bytes {
-            break;
+    let mut total: u64 = files.iter().map(|file| file.bytes).sum();
+    for file in files {
+        // What a crash left half-written is worth nothing.
+        if total <= to_bytes && !file.name.ends_with(".new") {
+            continue;
         }
-        std::fs::remove_file(path)?;
-        total -= len;
+        disk.remove(&quarantine.join(&file.name))?;
+        total -= file.bytes;
     }
     Ok(())
 }
@@ -59,8 +72,8 @@ pub(super) fn losses(state: &mut State, bad: &[BadRange], gaps: &HashMap<(u32, L
     for &(key, lane, from, to) in &holes {
         losses.extend(loss(state, key, lane, from, to, to - from + 1));
     }
-    let corrupt: Vec<&BadRange> = bad.iter().filter(|b| !b.torn).collect();
-    state.counters.corrupt_ranges += corrupt.len() as u64;
+    let corrupt: Vec<&BadRange> = bad.iter().filter(|b| b.harm == Harm::Corrupt).collect();
+    state.counters.corrupt_ranges = state.counters.corrupt_ranges.saturating_add(corrupt.len() as u64);
     for lane in Lane::ALL {
         let in_lane = corrupt.iter().filter(|b| b.lane == lane).count();
         let explained = holes.iter().filter(|h| h.1 == lane).count();
@@ -72,7 +85,8 @@ pub(super) fn losses(state: &mut State, bad: &[BadRange], gaps: &HashMap<(u32, L
         let to = marks.last.max(marks.sent) + 1;
         losses.extend(loss(state, key, lane, marks.last + 1, to, unexplained as u64));
     }
-    state.counters.corrupt_records += losses.iter().map(|(_, gap)| gap.count).sum::<u64>();
+    let lost = losses.iter().map(|(_, gap)| gap.count).fold(0, u64::saturating_add);
+    state.counters.corrupt_records = state.counters.corrupt_records.saturating_add(lost);
     losses
 }
 

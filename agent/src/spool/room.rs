@@ -4,15 +4,14 @@
 //! reading a gap forgets what it covers. Segments are rewritten one at a time, so that one segment of reserve is enough.
 
 use std::collections::HashMap;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 
-use mainstay_shared::ids::{Lane, RecordId};
+use mainstay_shared::ids::Lane;
 use mainstay_shared::record::{Gap, Payload, Record};
 
 use super::SpoolError;
+use super::disk::Access;
 use super::format::Kind;
-use super::rules::{self, Item};
+use super::rules::{self, Dropped, Item};
 use super::state::Waiting;
 use super::store::Store;
 
@@ -63,50 +62,54 @@ pub(super) fn limit_segments(store: &mut Store) -> Result<(), SpoolError> {
 
 /// The disk itself is full: spends the reserve, then the oldest samples. Whether anything was freed.
 pub(super) fn give_way(store: &mut Store) -> bool {
-    if std::fs::remove_file(store.dir.join(RESERVE)).is_ok() {
-        tracing::warn!("spool: the disk is full; the reserve is spent");
-        return true;
+    if store.disk.remove(&store.dir.join(RESERVE)).is_err() {
+        return sacrifice_samples(store);
     }
-    sacrifice_samples(store)
+    tracing::warn!("spool: the disk is full; the reserve is spent");
+    // Samples may have to go next: what they are numbered must be known after a power cut too, so that their hole is found.
+    if let Err(error) = store.begin_segment() {
+        tracing::warn!(%error, "spool: no new segment on the full disk");
+    }
+    true
+}
+
+/// Whether the disk has room for the reserve. Without it no sample is accepted: the last room is the faults'.
+pub(super) fn has_reserve(store: &Store) -> bool {
+    keep_reserve(store);
+    store.disk.exists(&store.dir.join(RESERVE))
 }
 
 /// Keeps 5 % of the spool's size on the disk in a file of nothing, for a day on which the disk is full.
 pub(super) fn keep_reserve(store: &Store) {
     let path = store.dir.join(RESERVE);
-    if path.exists() {
+    if store.disk.exists(&path) {
         return;
     }
     let bytes = vec![0; usize::try_from(store.limits.reserve_bytes()).unwrap_or(0)];
-    let kept = std::fs::File::options().create_new(true).write(true).mode(0o600).open(&path).and_then(|mut file| {
-        file.write_all(&bytes)?;
-        file.sync_all()
-    });
+    let file = store.disk.open(&path, Access::CreateNew);
+    let kept = file.and_then(|file| file.write_all_at(&bytes, 0).and_then(|()| file.sync_data()));
     if kept.is_err() {
         // No room for it now; the next acknowledgement tries again.
-        drop(std::fs::remove_file(&path));
+        drop(store.disk.remove(&path));
     }
 }
 
-/// The disk itself is full: drops the oldest samples first and accounts for them after. Whether anything was freed.
+/// The disk itself is full: drops the oldest samples first and accounts for them after. Whether anything was freed. If the
+/// power goes in between, the hole is found and accounted for at the next start.
 fn sacrifice_samples(store: &mut Store) -> bool {
     let Some(oldest) = store.sample.numbers().first().copied() else { return false };
     let victims: Vec<Waiting> = store.state.sample.iter().filter(|w| w.place.segment == oldest).copied().collect();
     let Ok(gaps) = store.read_waiting(Lane::Sample, &victims).map(|records| runs(&records)) else { return false };
-    store.state.sample.retain(|w| w.place.segment != oldest);
     if let Err(error) = store.sample.delete_before(Some(oldest + 1)) {
         tracing::warn!(%error, "spool: the oldest samples can't be deleted");
-        return false;
     }
     if store.sample.numbers().contains(&oldest) {
         return false;
     }
-    for (id, gap) in gaps {
-        store.state.counters.dropped += gap.count;
-        if let Err(error) = store.put_gap(id, gap) {
-            // The hole is found and accounted for at the next start.
-            tracing::warn!(%error, "spool: dropped samples can't be recorded yet");
-        }
-    }
+    store.state.sample.retain(|w| w.place.segment != oldest);
+    store.state.counters.dropped += gaps.iter().map(|dropped| dropped.newly).sum::<u64>();
+    store.state.owed.extend(gaps.into_iter().map(|dropped| (dropped.id, dropped.gap)));
+    store.pay_owed();
     true
 }
 
@@ -116,29 +119,32 @@ fn drop_oldest_samples(store: &mut Store) -> Result<(), SpoolError> {
     let here: Vec<Waiting> = store.state.sample.iter().filter(|w| w.place.segment == oldest).copied().collect();
     let (sent, victims): (Vec<_>, Vec<_>) = here.into_iter().partition(|w| is_sent(store, Lane::Sample, w));
     move_to_newest(store, Lane::Sample, &sent)?;
-    for (id, gap) in runs(&store.read_waiting(Lane::Sample, &victims)?) {
-        store.state.counters.dropped += gap.count;
-        store.put_gap(id, gap)?;
+    for dropped in runs(&store.read_waiting(Lane::Sample, &victims)?) {
+        store.drop_records(dropped)?;
     }
     store.delete_done();
     Ok(())
 }
 
 /// One gap per unbroken run of `victims`; an older gap among them is folded in.
-fn runs(victims: &[Record]) -> Vec<(RecordId, Gap)> {
-    let mut runs: Vec<(RecordId, Gap)> = Vec::new();
+fn runs(victims: &[Record]) -> Vec<Dropped> {
+    let mut runs: Vec<Dropped> = Vec::new();
     for Record { id, payload, .. } in victims {
-        let (from, count) = match payload {
-            Payload::Gap(gap) => (gap.from_seq, gap.count),
-            _ => (id.seq, 1),
+        let (from, count, newly) = match payload {
+            Payload::Gap(gap) => (gap.from_seq, gap.count, 0),
+            _ => (id.seq, 1, 1),
         };
         match runs.last_mut() {
-            Some((last, gap)) if last.epoch == id.epoch && last.seq + 1 == from => {
-                *last = id.clone();
-                gap.to_seq = id.seq;
-                gap.count += count;
+            Some(run) if run.id.epoch == id.epoch && run.id.seq + 1 == from => {
+                run.id = id.clone();
+                run.gap.to_seq = id.seq;
+                run.gap.count += count;
+                run.newly += newly;
             }
-            _ => runs.push((id.clone(), Gap { from_seq: from, to_seq: id.seq, why: LANE_FULL.into(), count })),
+            _ => {
+                let gap = Gap { from_seq: from, to_seq: id.seq, why: LANE_FULL.into(), count };
+                runs.push(Dropped { id: id.clone(), gap, newly });
+            }
         }
     }
     runs
@@ -155,9 +161,8 @@ fn drop_superseded_faults(store: &mut Store) -> Result<(), SpoolError> {
             items.push(Item::of(&record, sent, &mut keys));
         }
     }
-    for (id, gap) in rules::compact(&items) {
-        store.state.counters.dropped += gap.count;
-        store.put_gap(id, gap)?;
+    for dropped in rules::compact(&items) {
+        store.drop_records(dropped)?;
     }
     Ok(())
 }

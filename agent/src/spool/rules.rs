@@ -39,7 +39,9 @@ impl Item {
                 What::Fault { key, episode: change.episode.clone().unwrap_or_else(|| record.id.clone()), raise }
             }
             Payload::Gap(gap) => What::Gap { from: gap.from_seq, count: gap.count, compacted: gap.why == COMPACTED },
-            Payload::Started(_) | Payload::Goodbye(_) | Payload::Samples(_) | Payload::Test(_) => What::Other,
+            Payload::Started(_) | Payload::Goodbye(_) | Payload::Samples(_) | Payload::OpenFaults(_) | Payload::Test(_) => {
+                What::Other
+            }
         };
         Self { id: record.id.clone(), sent, what }
     }
@@ -48,31 +50,42 @@ impl Item {
 /// Why word of a compaction's gap.
 pub(super) const COMPACTED: &str = "compacted";
 
+/// A run of records that is dropped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Dropped {
+    /// That of its last record.
+    pub(super) id: RecordId,
+    /// What stands for it.
+    pub(super) gap: Gap,
+    /// How many of the gap's count were not lost before.
+    pub(super) newly: u64,
+}
+
 /// The gaps that replace the dropped records, in order; each takes the id of the last record it covers.
-pub(super) fn compact(items: &[Item]) -> Vec<(RecordId, Gap)> {
+pub(super) fn compact(items: &[Item]) -> Vec<Dropped> {
     let dropped = droppable(items);
-    let mut gaps: Vec<(RecordId, Gap)> = Vec::new();
-    let mut run: Option<(RecordId, Gap, bool)> = None;
+    let mut gaps: Vec<Dropped> = Vec::new();
+    let mut run: Option<Dropped> = None;
     for (item, drop) in items.iter().zip(dropped) {
         let (from, count, old_gap) = match item.what {
             What::Gap { from, count, compacted: true } if !item.sent => (from, count, true),
             _ => (item.id.seq, 1, false),
         };
-        let continues = run.as_ref().is_some_and(|(id, _, _)| id.epoch == item.id.epoch && id.seq + 1 == from);
+        let continues = run.as_ref().is_some_and(|run| run.id.epoch == item.id.epoch && run.id.seq + 1 == from);
         if !(continues && (drop || old_gap)) {
-            gaps.extend(run.take().filter(|(_, _, fresh)| *fresh).map(|(id, gap, _)| (id, gap)));
+            gaps.extend(run.take().filter(|run| run.newly > 0));
         }
         if !(drop || old_gap) {
             continue;
         }
         let begun = Gap { from_seq: from, to_seq: item.id.seq, why: COMPACTED.into(), count: 0 };
-        let (id, gap, fresh) = run.get_or_insert_with(|| (item.id.clone(), begun, false));
-        *id = item.id.clone();
-        gap.to_seq = item.id.seq;
-        gap.count += count;
-        *fresh |= drop;
+        let run = run.get_or_insert_with(|| Dropped { id: item.id.clone(), gap: begun, newly: 0 });
+        run.id = item.id.clone();
+        run.gap.to_seq = item.id.seq;
+        run.gap.count += count;
+        run.newly += u64::from(drop);
     }
-    gaps.extend(run.filter(|(_, _, fresh)| *fresh).map(|(id, gap, _)| (id, gap)));
+    gaps.extend(run.filter(|run| run.newly > 0));
     gaps
 }
 
@@ -170,7 +183,7 @@ mod tests {
             ("few goodbyes stay", "g g g", &[]),
         ];
         for (sentence, script, expected) in table {
-            let gaps: Vec<_> = compact(&items(script)).into_iter().map(|(_, g)| (g.from_seq, g.to_seq)).collect();
+            let gaps: Vec<_> = compact(&items(script)).into_iter().map(|d| (d.gap.from_seq, d.gap.to_seq)).collect();
             assert_eq!(gaps, *expected, "{sentence}");
         }
     }

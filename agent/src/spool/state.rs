@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use mainstay_shared::fault::{FaultChange, FaultChangeKind};
 use mainstay_shared::ids::{CollectorEpoch, Epoch, Lane, Nonce, RecordId};
-use mainstay_shared::record::{Payload, Record};
+use mainstay_shared::record::{Gap, Payload, Record};
 use serde::{Deserialize, Serialize};
 
 use super::OpenEpisode;
@@ -44,6 +44,12 @@ pub(super) struct Marks {
     pub(super) sent: u64,
 }
 
+impl Marks {
+    fn within_bounds(self) -> Self {
+        Self { acked: self.acked.min(MAX_SEQ), last: self.last.min(MAX_SEQ), sent: self.sent.min(MAX_SEQ) }
+    }
+}
+
 /// An epoch's marks by lane.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct EpochMarks {
@@ -70,26 +76,26 @@ impl EpochMarks {
 
 /// One earlier start of the agent, for telling a crash loop and an unexpected reboot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PastStart {
+pub struct PastStart {
     /// The kernel's boot id then.
-    pub(crate) boot_id: String,
+    pub boot_id: String,
     /// Seconds since boot at the start.
-    pub(crate) uptime_s: u64,
+    pub uptime_s: u64,
     /// Whether that run said goodbye.
-    pub(crate) goodbye: bool,
+    pub goodbye: bool,
 }
 
 /// What was lost or set aside since the spool was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct Counters {
+pub struct Counters {
     /// Records dropped by policy (lane full, compacted).
-    pub(crate) dropped: u64,
+    pub dropped: u64,
     /// Records set aside because the collector could not take them.
-    pub(crate) poison: u64,
+    pub poison: u64,
     /// Bad ranges found and quarantined.
-    pub(crate) corrupt_ranges: u64,
+    pub corrupt_ranges: u64,
     /// Records that such ranges cost, as far as it can be told.
-    pub(crate) corrupt_records: u64,
+    pub corrupt_records: u64,
 }
 
 /// Everything that frames of deleted segments said and that still counts.
@@ -112,6 +118,8 @@ pub(super) struct AckBody {
 }
 
 const STARTS_KEPT: usize = 8;
+/// No lane comes this far; what claims to is damage that its CRC does not show.
+pub(super) const MAX_SEQ: u64 = u64::MAX >> 1;
 
 /// The spool's memory.
 #[derive(Debug, Default)]
@@ -128,6 +136,8 @@ pub(super) struct State {
     pub(super) open: Vec<OpenEpisode>,
     pub(super) starts: VecDeque<PastStart>,
     pub(super) counters: Counters,
+    /// Losses whose gap could not be written yet; samples are not sent before it is.
+    pub(super) owed: Vec<(RecordId, Gap)>,
 }
 
 impl State {
@@ -186,12 +196,13 @@ impl State {
             let key = self.key_of(&marks.epoch);
             self.named.insert(key);
             for lane in Lane::ALL {
-                let new = *marks.lane(lane);
+                let new = marks.lane(lane).within_bounds();
                 if let Some(old) = self.marks(key, lane) {
                     *old = Marks { acked: old.acked.max(new.acked), last: old.last.max(new.last), sent: old.sent.max(new.sent) };
                 }
                 self.forget_through(key, lane, new.acked);
             }
+            self.disown_beyond(key, marks.fault.within_bounds().last);
         }
         self.nonce = checkpoint.nonce;
         self.collector_epoch = checkpoint.collector_epoch;
@@ -250,7 +261,7 @@ impl State {
                     start.goodbye = true;
                 }
             }
-            Payload::Samples(_) | Payload::Gap(_) | Payload::Test(_) => {}
+            Payload::Samples(_) | Payload::Gap(_) | Payload::OpenFaults(_) | Payload::Test(_) => {}
         }
     }
 
@@ -270,14 +281,21 @@ impl State {
         }
     }
 
+    /// The oldest of the segments `numbers` that holds something waiting.
+    pub(super) fn oldest_needed(&self, lane: Lane, numbers: Vec<u32>) -> Option<u32> {
+        // In order of sending what waits lies mostly in order of segments too: the first look decides.
+        numbers.into_iter().find(|number| self.lane(lane).iter().any(|w| w.place.segment == *number))
+    }
+
     /// An acknowledgement.
     pub(super) fn apply_ack(&mut self, ack: &AckBody) {
         for id in &ack.acks {
             let Some(&key) = self.keys.get(&id.epoch) else { continue };
             let Some(marks) = self.marks(key, id.lane) else { continue };
-            marks.acked = marks.acked.max(id.seq);
-            marks.last = marks.last.max(id.seq);
-            self.forget_through(key, id.lane, id.seq);
+            let seq = id.seq.min(MAX_SEQ);
+            marks.acked = marks.acked.max(seq);
+            marks.last = marks.last.max(seq);
+            self.forget_through(key, id.lane, seq);
         }
         if ack.nonce.is_some() {
             self.nonce.clone_from(&ack.nonce);
@@ -291,15 +309,17 @@ impl State {
     pub(super) fn apply_sent(&mut self, through: &[RecordId]) {
         for id in through {
             if let Some(marks) = self.keys.get(&id.epoch).copied().and_then(|key| self.marks(key, id.lane)) {
-                marks.sent = marks.sent.max(id.seq);
+                marks.sent = marks.sent.max(id.seq.min(MAX_SEQ));
             }
         }
     }
 
-    /// What a new segment begins with. Epochs with nothing waiting are left out (`current` stays).
+    /// What a new segment begins with. Epochs with nothing waiting or owed are left out (`current` stays).
     pub(super) fn checkpoint(&mut self, current: u32) -> Checkpoint {
-        let waits: HashSet<u32> = self.fault.iter().chain(&self.sample).map(|w| w.epoch).collect();
-        let gone: Vec<u32> = self.epochs.keys().copied().filter(|key| *key != current && !waits.contains(key)).collect();
+        let owes = |key: u32| self.owed.iter().any(|(id, _)| self.keys.get(&id.epoch) == Some(&key));
+        let waits = |key: u32| Lane::ALL.iter().any(|lane| self.lane(*lane).binary_search_by_key(&key, |w| w.epoch).is_ok());
+        let gone = |key: &u32| *key != current && !waits(*key) && !owes(*key);
+        let gone: Vec<u32> = self.epochs.keys().copied().filter(gone).collect();
         for key in gone {
             self.forget_epoch(key);
         }
@@ -313,6 +333,20 @@ impl State {
         }
     }
 
+    /// Of an epoch that no readable checkpoint names, what stands before its first record counts as acknowledged.
+    pub(super) fn settle_beginnings(&mut self, gap_from: impl Fn(&Waiting, Lane) -> Option<u64>) {
+        for lane in Lane::ALL {
+            let mut seen = HashSet::new();
+            let firsts: Vec<Waiting> = self.lane(lane).iter().filter(|w| seen.insert(w.epoch)).copied().collect();
+            for first in firsts.iter().filter(|w| !self.named.contains(&w.epoch)) {
+                let begins = gap_from(first, lane).unwrap_or(first.seq);
+                if let Some(marks) = self.epochs.get_mut(&first.epoch).map(|e| e.lane_mut(lane)).filter(|m| m.acked == 0) {
+                    marks.acked = begins - 1;
+                }
+            }
+        }
+    }
+
     /// Ranges that no waiting record, acknowledgement or gap accounts for: `(epoch, lane, from, to)`.
     pub(super) fn holes(&self, gap_from: impl Fn(&Waiting, Lane) -> Option<u64>) -> Vec<(u32, Lane, u64, u64)> {
         let mut holes = Vec::new();
@@ -321,8 +355,7 @@ impl State {
                 let mut next = marks.lane(lane).acked + 1;
                 for waiting in self.lane(lane).iter().filter(|w| w.epoch == key) {
                     let begins = gap_from(waiting, lane).unwrap_or(waiting.seq);
-                    let unknown_begin = next == 1 && !self.named.contains(&key);
-                    if begins > next && !unknown_begin {
+                    if begins > next {
                         holes.push((key, lane, next, begins - 1));
                     }
                     next = waiting.seq + 1;
@@ -336,7 +369,20 @@ impl State {
     }
 
     fn forget_through(&mut self, key: u32, lane: Lane, seq: u64) {
-        self.lane_mut(lane).retain(|w| w.epoch != key || w.seq > seq);
+        let queue = self.lane_mut(lane);
+        let begin = queue.partition_point(|w| w.epoch < key);
+        let end = queue.partition_point(|w| (w.epoch, w.seq) <= (key, seq));
+        if begin < end {
+            drop(queue.drain(begin..end));
+        }
+    }
+
+    /// Fault records before a checkpoint that it doesn't count were refused: their sync failed, and yet they came back.
+    fn disown_beyond(&mut self, key: u32, last: u64) {
+        if let Some(old) = self.marks(key, Lane::Fault) {
+            old.last = last;
+        }
+        self.fault.retain(|w| w.epoch != key || w.seq <= last);
     }
 
     fn forget_epoch(&mut self, key: u32) {

@@ -5,8 +5,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_shared::ids::{CollectorEpoch, Epoch, Lane, Nonce, RecordId};
@@ -16,18 +16,18 @@ use mainstay_shared::time_source::TimeSource;
 use ring::rand::SecureRandom;
 
 use super::chain::Chain;
+use super::disk::{Disk, MachineDisk};
 use super::format::{self, FRAME_HEAD, Kind};
+use super::lock::lock;
 use super::recovery::{self, BadRange};
+use super::rules::Dropped;
 use super::state::{AckBody, Place, State, Waiting};
 use super::{Limits, SpoolError, Stats, repair, room};
-use crate::atomic_file;
-
-const LOCK_TRIES: u32 = 10;
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// The open spool.
 #[derive(Debug)]
 pub(super) struct Store {
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
     pub(super) limits: Limits,
     pub(super) state: State,
@@ -39,19 +39,32 @@ pub(super) struct Store {
     current: u32,
     epoch: Epoch,
     began: Duration,
-    /// Holds the lock file's lock for the life of the store.
-    _lock: File,
+    /// Holds the lock file's lock for the life of the store; none on a disk of one's own.
+    _lock: Option<File>,
 }
 
 impl Store {
     /// Takes the lock, reads the spool back, repairs it, begins a new epoch.
     pub(super) fn open(dir: &Path, limits: Limits, rng: &dyn SecureRandom, time: TimeSource) -> Result<Self, SpoolError> {
-        let io = |source| SpoolError::Io { path: dir.to_owned(), source };
-        atomic_file::private_dir(dir).map_err(|e| io(io::Error::other(format!("{e:#}"))))?;
+        let disk = Arc::new(MachineDisk);
+        disk.make_dir(dir).map_err(|source| SpoolError::Io { path: dir.to_owned(), source })?;
         let lock = lock(dir)?;
-        let found = recovery::recover(dir, limits.segment_bytes()).map_err(io)?;
-        let epoch = Epoch::random(rng);
+        Self::open_on(disk, dir, Some(lock), limits, Epoch::random(rng), time)
+    }
+
+    /// [`Store::open`] on any disk, in a folder that exists.
+    pub(super) fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        lock: Option<File>,
+        limits: Limits,
+        epoch: Epoch,
+        time: TimeSource,
+    ) -> Result<Self, SpoolError> {
+        let io = |source| SpoolError::Io { path: dir.to_owned(), source };
+        let found = recovery::recover(&disk, dir, limits.segment_bytes()).map_err(io)?;
         let mut store = Self {
+            disk,
             dir: dir.to_owned(),
             limits,
             state: found.state,
@@ -64,33 +77,39 @@ impl Store {
             epoch: epoch.clone(),
             _lock: lock,
         };
-        repair::quarantine(&store.dir, store.limits, &found.bad);
-        let losses = repair::losses(&mut store.state, &found.bad, &found.gaps);
+        repair::quarantine(store.disk.as_ref(), &store.dir, store.limits, &found.bad);
+        store.state.owed = repair::losses(&mut store.state, &found.bad, &found.gaps);
         store.current = store.state.key_of(&epoch);
-        let opening = opening(&mut store.state, store.current);
-        // A full disk must not keep the agent from starting: reserve and samples go, faults stay.
-        while let Err(error) = store.fault.begin_segment(&opening) {
-            if !room::give_way(&mut store) {
-                return Err(io(error));
-            }
-        }
-        store.account_for(losses, &found.bad);
+        store.begin()?;
+        store.account_for(&found.bad);
         store.delete_done();
         room::keep_reserve(&store);
         room::limit_segments(&mut store)?;
         Ok(store)
     }
 
-    /// Writes the gaps for what damage cost, then mends the damage. If one fails, the damage stays to be found at the next start.
-    fn account_for(&mut self, losses: Vec<(RecordId, Gap)>, bad: &[BadRange]) {
-        for (id, gap) in losses {
-            if let Err(error) = self.put_gap(id, gap) {
-                tracing::error!(%error, "spool: a loss can't be recorded yet");
-                return;
+    /// Begins this run's first segment. A full disk must not keep the agent from starting: reserve and samples go, faults stay;
+    /// nor must one failed sync.
+    fn begin(&mut self) -> Result<(), SpoolError> {
+        let mut tries = 2;
+        loop {
+            let Err(source) = self.begin_segment() else { return Ok(()) };
+            let error = SpoolError::Io { path: self.dir.clone(), source };
+            tries -= u32::from(!error.is_disk_full());
+            if tries == 0 || (error.is_disk_full() && !room::give_way(self)) {
+                return Err(error);
             }
         }
+    }
+
+    /// Writes the gaps for what damage cost, then mends the damage. If one fails, the damage stays to be found at the next start.
+    fn account_for(&mut self, bad: &[BadRange]) {
+        self.pay_owed();
+        if !self.state.owed.is_empty() {
+            return;
+        }
         for range in bad {
-            if let Err(error) = self.chain(range.lane).mend(range.segment, range.offset, range.bytes.len(), range.torn) {
+            if let Err(error) = self.chain(range.lane).mend(range.segment, range.offset, range.bytes.len(), range.harm) {
                 tracing::error!(%error, segment = range.segment, "spool: a bad range can't be mended yet");
             }
         }
@@ -110,6 +129,10 @@ impl Store {
     /// Accepts a record: on return it is on the disk and will be delivered or accounted for.
     pub(super) fn push(&mut self, payload: Payload) -> Result<RecordId, SpoolError> {
         let lane = if matches!(payload, Payload::Samples(_)) { Lane::Sample } else { Lane::Fault };
+        self.pay_owed();
+        if lane == Lane::Sample && !room::has_reserve(self) {
+            return Err(SpoolError::NoRoomForSamples);
+        }
         let seq = self.state.marks(self.current, lane).map_or(0, |m| m.last) + 1;
         let since = self.time.monotonic().saturating_sub(self.began);
         let mono_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
@@ -133,6 +156,12 @@ impl Store {
         Ok(())
     }
 
+    /// Drops records that wait: counts those that were not lost before, and writes their gap.
+    pub(super) fn drop_records(&mut self, dropped: Dropped) -> Result<(), SpoolError> {
+        self.state.counters.dropped += dropped.newly;
+        self.put_gap(dropped.id, dropped.gap)
+    }
+
     /// Writes `gap` in the place of the last record that it covers.
     pub(super) fn put_gap(&mut self, id: RecordId, gap: Gap) -> Result<(), SpoolError> {
         tracing::warn!(%id, from = gap.from_seq, why = gap.why, count = gap.count, "spool: records dropped");
@@ -144,6 +173,23 @@ impl Store {
             self.state.apply_record(&record, *place, false);
         }
         Ok(())
+    }
+
+    /// Writes the gaps that could not be written when their records were dropped, as far as the disk allows.
+    pub(super) fn pay_owed(&mut self) {
+        while let Some((id, gap)) = self.state.owed.first().cloned() {
+            if let Err(error) = self.put_gap(id, gap) {
+                tracing::warn!(%error, "spool: a loss can't be recorded yet");
+                return;
+            }
+            self.state.owed.remove(0);
+        }
+    }
+
+    /// Begins a new segment of the fault lane, with a checkpoint.
+    pub(super) fn begin_segment(&mut self) -> io::Result<()> {
+        let opening = opening(&mut self.state, self.current);
+        self.fault.begin_segment(&opening)
     }
 
     /// Appends frames to a lane's chain and syncs them.
@@ -170,6 +216,7 @@ impl Store {
     /// The records to send next: faults first, old epochs first, in order. Marks them as perhaps sent, durably.
     pub(super) fn next_batch(&mut self, max_records: usize, max_bytes: usize) -> Result<Vec<Record>, SpoolError> {
         let max_bytes = max_bytes.min(usize::try_from(self.limits.segment_bytes()).unwrap_or(usize::MAX));
+        self.pay_owed();
         loop {
             let (fault, sample) = self.choose(max_records, max_bytes);
             let mut batch = self.read_waiting(Lane::Fault, &fault)?;
@@ -186,9 +233,9 @@ impl Store {
         let mut chosen = (Vec::new(), Vec::new());
         let mut bytes = 0;
         let faults = self.state.fault.iter().map(|w| (Lane::Fault, w));
-        for (at, (lane, waiting)) in
-            faults.chain(self.state.sample.iter().map(|w| (Lane::Sample, w))).take(max_records).enumerate()
-        {
+        // Samples behind a loss that is not recorded yet would arrive out of order.
+        let samples = self.state.sample.iter().filter(|_| self.state.owed.is_empty()).map(|w| (Lane::Sample, w));
+        for (at, (lane, waiting)) in faults.chain(samples).take(max_records).enumerate() {
             bytes += waiting.place.bytes as usize;
             if bytes > max_bytes && at > 0 {
                 break;
@@ -277,7 +324,8 @@ impl Store {
         let records = self.read_waiting(id.lane, &[waiting])?;
         tracing::warn!(%id, why, "spool: the collector can't take this record; it is set aside");
         if let Some(text) = records.first().and_then(|r| serde_json::to_vec(r).ok()) {
-            repair::keep(&self.dir, self.limits, &format!("poison-{}-{}-{}.json", id.epoch, id.lane.as_str(), id.seq), &text);
+            let name = format!("poison-{}-{}-{}.json", id.epoch, id.lane.as_str(), id.seq);
+            repair::keep(self.disk.as_ref(), &self.dir, self.limits, &name, &text);
         }
         self.state.counters.poison += 1;
         let gap = Gap { from_seq: id.seq, to_seq: id.seq, why: "poison".into(), count: 1 };
@@ -286,8 +334,8 @@ impl Store {
 
     /// Deletes segments that hold nothing waiting. A failure only costs room; the next call tries again.
     pub(super) fn delete_done(&mut self) {
-        let oldest_fault = self.state.fault.iter().map(|w| w.place.segment).min();
-        let oldest_sample = self.state.sample.iter().map(|w| w.place.segment).min();
+        let oldest_fault = self.state.oldest_needed(Lane::Fault, self.fault.numbers());
+        let oldest_sample = self.state.oldest_needed(Lane::Sample, self.sample.numbers());
         for (chain, oldest) in [(&mut self.fault, oldest_fault), (&mut self.sample, oldest_sample)] {
             if let Err(error) = chain.delete_before(oldest) {
                 tracing::warn!(%error, "spool: an old segment can't be deleted");
@@ -312,22 +360,6 @@ fn opening(state: &mut State, current: u32) -> Vec<u8> {
     let checkpoint = serde_json::to_vec(&state.checkpoint(current)).unwrap_or_default();
     format::put_frame(&mut bytes, Kind::Checkpoint, &checkpoint);
     bytes
-}
-
-/// Takes the spool's single-instance lock.
-fn lock(dir: &Path) -> Result<File, SpoolError> {
-    let path = dir.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
-    let file = file.map_err(|source| SpoolError::Io { path: path.clone(), source })?;
-    // A killed agent holds its lock until the kernel has buried it; a supervisor may be quicker than that.
-    for _ in 0..LOCK_TRIES {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
-            Err(std::fs::TryLockError::Error(source)) => return Err(SpoolError::Io { path, source }),
-        }
-    }
-    Err(SpoolError::InUse { path })
 }
 
 /// The record's JSON, its evidence cut until it fits [`MAX_RECORD_BYTES`].

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use mainstay_shared::fault::{FaultChange, FaultChangeKind, FaultGrounds, FaultKey, Level};
-use mainstay_shared::ids::{CollectorEpoch, Lane, Nonce, RecordId};
+use mainstay_shared::ids::{CollectorEpoch, Epoch, Lane, Nonce, RecordId};
 use mainstay_shared::record::{Folded, Goodbye, Payload, Record, Samples, Started};
 use mainstay_shared::time_source::{TimeSource, UnixMs};
 use proptest::prelude::*;
@@ -16,6 +16,14 @@ use ring::rand::SystemRandom;
 
 use super::store::Store;
 use super::*;
+
+mod simulated;
+mod model;
+mod sweep;
+mod damage;
+mod backlog;
+
+use simulated::SimulatedDisk;
 
 const ROOMY: Limits = Limits { max_bytes: 4 << 20 };
 
@@ -251,35 +259,42 @@ fn started(boot_id: &str) -> Started {
     }
 }
 
+/// The spool on `disk`, as a start of the agent opens it.
+fn open_on(disk: &SimulatedDisk) -> Store {
+    let (disk, epoch) = (std::sync::Arc::new(disk.clone()), Epoch::random(&SystemRandom::new()));
+    Store::open_on(disk, Path::new("/spool"), None, ROOMY, epoch, TimeSource::manual(UnixMs(1_000))).expect("opens")
+}
+
 #[test]
 fn after_a_failed_fsync_the_record_is_written_elsewhere_and_accepted_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = open(dir.path(), ROOMY);
+    let disk = SimulatedDisk::new(1, Path::new("/spool"));
+    let mut store = open_on(&disk);
     let first = store.push(fault(1, FaultChangeKind::Raised, None)).unwrap();
-    store.fault.failing_syncs = 1;
+    disk.fail_syncs(1);
     let second = store.push(fault(2, FaultChangeKind::Raised, None)).unwrap();
-    assert_eq!(segment_files(dir.path()).len(), 2);
-    store.fault.failing_syncs = 9;
+    assert_eq!(disk.segments(Path::new("/spool")).len(), 2);
+    disk.fail_syncs(9);
     assert!(matches!(store.push(fault(3, FaultChangeKind::Raised, None)), Err(SpoolError::Io { .. })));
-    store.fault.failing_syncs = 0;
+    disk.fail_syncs(0);
     let third = store.push(fault(3, FaultChangeKind::Raised, None)).unwrap();
     assert_eq!(third.seq, 3, "a record that was not accepted takes no number");
     drop(store);
-    assert_eq!(ids(&waiting(&mut open(dir.path(), ROOMY))), [first, second, third]);
+    assert_eq!(ids(&waiting(&mut open_on(&disk))), [first, second, third]);
 }
 
 #[test]
 fn nonce_and_open_episodes_outlive_a_failed_fsync_while_nothing_waits() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = open(dir.path(), ROOMY);
+    let disk = SimulatedDisk::new(1, Path::new("/spool"));
+    let mut store = open_on(&disk);
     let first = store.push(fault(1, FaultChangeKind::Raised, None)).unwrap();
     let nonce = Nonce::random(&SystemRandom::new());
     store.ack(vec![first.clone()], Some(nonce.clone()), None).unwrap();
-    store.fault.failing_syncs = 9;
+    disk.fail_syncs(9);
     assert!(matches!(store.push(fault(2, FaultChangeKind::Raised, None)), Err(SpoolError::Io { .. })));
     store.delete_done();
     drop(store);
-    let store = open(dir.path(), ROOMY);
+    disk.fail_syncs(0);
+    let store = open_on(&disk);
     assert_eq!(store.state.nonce, Some(nonce));
     assert_eq!(store.state.open.iter().map(|open| &open.episode).collect::<Vec<_>>(), [&first]);
 }

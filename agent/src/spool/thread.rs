@@ -29,9 +29,9 @@ enum Command {
 
 /// What the spool remembered of earlier runs.
 #[derive(Debug, Clone)]
-pub(crate) struct OpenedState {
+pub struct OpenedState {
     /// The last starts, oldest first.
-    pub(crate) starts: Vec<PastStart>,
+    pub starts: Vec<PastStart>,
 }
 
 /// What others may see without asking the thread.
@@ -44,11 +44,13 @@ struct Seen {
     /// Monotonic time at which the present command began.
     busy_since: Option<Duration>,
     last_error: Option<String>,
+    /// Monotonic time since which nothing that was to be written was.
+    refusing_since: Option<Duration>,
 }
 
 /// A handle to the open spool.
 #[derive(Clone)]
-pub(crate) struct Spool {
+pub struct Spool {
     commands: mpsc::Sender<Command>,
     seen: Arc<Mutex<Seen>>,
     pushed: Arc<Notify>,
@@ -62,12 +64,7 @@ impl Spool {
     ///
     /// # Errors
     /// [`SpoolError::InUse`] when another agent has it, [`SpoolError::Io`] when the disk refuses. Damage is no error.
-    pub(crate) fn open(
-        dir: &Path,
-        limits: Limits,
-        rng: &dyn SecureRandom,
-        time: TimeSource,
-    ) -> Result<(Self, OpenedState), SpoolError> {
+    pub fn open(dir: &Path, limits: Limits, rng: &dyn SecureRandom, time: TimeSource) -> Result<(Self, OpenedState), SpoolError> {
         let began = time.monotonic();
         let store = Store::open(dir, limits, rng, time.clone())?;
         let opened = OpenedState { starts: store.state.starts.iter().cloned().collect() };
@@ -87,7 +84,7 @@ impl Spool {
     ///
     /// # Errors
     /// The record was not accepted; the error says why.
-    pub(crate) async fn push(&self, payload: Payload) -> Result<RecordId, SpoolError> {
+    pub async fn push(&self, payload: Payload) -> Result<RecordId, SpoolError> {
         self.ask(|answer| Command::Push(Box::new(payload), answer)).await
     }
 
@@ -95,7 +92,7 @@ impl Spool {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub(crate) async fn next_batch(&self, max_records: usize, max_bytes: usize) -> Result<Vec<Record>, SpoolError> {
+    pub async fn next_batch(&self, max_records: usize, max_bytes: usize) -> Result<Vec<Record>, SpoolError> {
         self.ask(|answer| Command::NextBatch(max_records, max_bytes, answer)).await
     }
 
@@ -103,7 +100,7 @@ impl Spool {
     ///
     /// # Errors
     /// When the disk refuses; then the nonce must not be echoed.
-    pub(crate) async fn ack(
+    pub async fn ack(
         &self,
         acks: Vec<RecordId>,
         nonce: Option<Nonce>,
@@ -128,22 +125,22 @@ impl Spool {
     }
 
     /// The faults that are open now, by what was accepted.
-    pub(crate) fn open_episodes(&self) -> Vec<OpenEpisode> {
+    pub fn open_episodes(&self) -> Vec<OpenEpisode> {
         self.look(|seen| seen.open.clone())
     }
 
     /// What waits and what was lost.
-    pub(crate) fn stats(&self) -> Stats {
+    pub fn stats(&self) -> Stats {
         self.look(|seen| seen.stats)
     }
 
     /// The newest nonce held durably.
-    pub(crate) fn nonce(&self) -> Option<Nonce> {
+    pub fn nonce(&self) -> Option<Nonce> {
         self.look(|seen| seen.nonce.clone())
     }
 
     /// The life of the collector's database that acknowledged last.
-    pub(crate) fn collector_epoch(&self) -> Option<CollectorEpoch> {
+    pub fn collector_epoch(&self) -> Option<CollectorEpoch> {
         self.look(|seen| seen.collector_epoch.clone())
     }
 
@@ -152,18 +149,23 @@ impl Spool {
         self.look(|seen| seen.busy_since).map(|since| self.time.monotonic().saturating_sub(since))
     }
 
-    /// The last refusal of the disk, until something succeeds.
+    /// For how long nothing could be written, if the last try failed: the disk refuses, or the fault lane is full.
+    pub fn refusing_for(&self) -> Option<Duration> {
+        self.look(|seen| seen.refusing_since).map(|since| self.time.monotonic().saturating_sub(since))
+    }
+
+    /// The last refusal of the disk, until something is written.
     pub(crate) fn last_error(&self) -> Option<String> {
         self.look(|seen| seen.last_error.clone())
     }
 
     /// This run's epoch.
-    pub(crate) fn epoch(&self) -> &Epoch {
+    pub fn epoch(&self) -> &Epoch {
         &self.epoch
     }
 
     /// Milliseconds since this run's epoch began.
-    pub(crate) fn mono_ms(&self) -> u64 {
+    pub fn mono_ms(&self) -> u64 {
         u64::try_from(self.time.monotonic().saturating_sub(self.began).as_millis()).unwrap_or(u64::MAX)
     }
 
@@ -179,51 +181,61 @@ impl Spool {
 
 fn serve(mut store: Store, commands: &mpsc::Receiver<Command>, seen: &Mutex<Seen>, pushed: &Notify, time: &TimeSource) {
     while let Ok(command) = commands.recv() {
-        seen.lock().unwrap_or_else(PoisonError::into_inner).busy_since = Some(time.monotonic());
+        let now = time.monotonic();
+        seen.lock().unwrap_or_else(PoisonError::into_inner).busy_since = Some(now);
         match command {
             Command::Push(payload, answer) => {
                 let done = store.push(*payload);
                 let accepted = done.is_ok();
-                reply(seen, &store, answer, done);
+                reply(seen, &store, (answer, done), now, true);
                 if accepted {
                     pushed.notify_one();
                 }
             }
             Command::NextBatch(records, bytes, answer) => {
                 let done = store.next_batch(records, bytes);
-                reply(seen, &store, answer, done);
+                reply(seen, &store, (answer, done), now, false);
             }
             Command::Ack(acks, nonce, epoch, answer) => {
                 let done = store.ack(acks, nonce, epoch);
-                reply(seen, &store, answer, done);
+                reply(seen, &store, (answer, done), now, true);
             }
             Command::SetAside(id, why, answer) => {
                 let done = store.set_aside(id, &why);
-                reply(seen, &store, answer, done);
+                reply(seen, &store, (answer, done), now, false);
             }
         }
     }
 }
 
-/// Publishes the new state before the asker hears of it, so that it finds its own record there.
-fn reply<T>(seen: &Mutex<Seen>, store: &Store, answer: Answer<T>, done: Result<T, SpoolError>) {
+/// Publishes the new state before the asker hears of it, so that it finds its own record there. `wrote`: success means that
+/// the disk has taken something.
+fn reply<T>(seen: &Mutex<Seen>, store: &Store, to: (Answer<T>, Result<T, SpoolError>), now: Duration, wrote: bool) {
+    let (answer, done) = to;
     publish(seen, store);
-    if let Err(error) = &done {
-        let text = std::error::Error::source(error).map_or(error.to_string(), |source| format!("{error}: {source}"));
-        seen.lock().unwrap_or_else(PoisonError::into_inner).last_error = Some(text);
+    let mut known = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    match &done {
+        Err(error) => {
+            let text = std::error::Error::source(error).map_or(error.to_string(), |source| format!("{error}: {source}"));
+            known.last_error = Some(text);
+            if error.stops_recording() {
+                known.refusing_since = known.refusing_since.or(Some(now));
+            }
+        }
+        Ok(_) if wrote => (known.last_error, known.refusing_since) = (None, None),
+        Ok(_) => {}
     }
+    drop(known);
     // The asker may have given up waiting; what was done stays done.
     drop(answer.send(done));
 }
 
 fn publish(seen: &Mutex<Seen>, store: &Store) {
     let state = &store.state;
-    *seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen {
-        open: state.open.clone(),
-        stats: store.stats(),
-        nonce: state.nonce.clone(),
-        collector_epoch: state.collector_epoch.clone(),
-        busy_since: None,
-        last_error: None,
-    };
+    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    seen.open.clone_from(&state.open);
+    seen.stats = store.stats();
+    seen.nonce.clone_from(&state.nonce);
+    seen.collector_epoch.clone_from(&state.collector_epoch);
+    seen.busy_since = None;
 }

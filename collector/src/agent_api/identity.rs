@@ -14,7 +14,7 @@ use crate::flow::World;
 
 const REMEMBERED: Duration = Duration::from_secs(30);
 /// Beyond this many the memory is emptied; the next requests fill it again.
-const MOST: usize = 50_000;
+const MOST: usize = 250_000;
 
 /// What is remembered of certificates that are good. One that is not is asked about each time.
 #[derive(Debug, Default)]
@@ -51,9 +51,9 @@ impl Cache {
 
 /// The appliance that a body names, if it names another one than its certificate does.
 pub(super) fn other_claim(identity: &Identity, bytes: &[u8]) -> Option<String> {
-    const FIELD: &[u8] = b"\"appliance\"";
+    const FIELD: &str = "\"appliance\"";
     // Messages have no such field by design: only a body that holds the word is read a second time.
-    if !bytes.windows(FIELD.len()).any(|window| window == FIELD) {
+    if !std::str::from_utf8(bytes).is_ok_and(|text| text.contains(FIELD)) {
         return None;
     }
     #[derive(serde::Deserialize)]

@@ -98,13 +98,24 @@ const ROUTES: [(&str, Route, Who, usize); 4] = [
     (PATH_POLL, Route::Poll, Who::Enrolled, 256 << 10),
 ];
 
-/// Answers one request, whatever it is.
+/// Where a message led.
+enum Led {
+    Answered(Answered),
+    /// A poll that waits: its request is let go of before it does.
+    Waits(poll::Waiting),
+}
+
+/// Answers one request, whatever it is. What a message needs to be taken stands in boxes of its own, so that a connection whose poll
+/// waits, as nearly all do nearly always, holds little.
 pub(crate) async fn answer(door: &Door, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let (head, mut body) = request.into_parts();
-    match route(door, peer, &head, &mut body).await {
+    let outcome = match Box::pin(taken(door, peer, request)).await {
+        Ok(Led::Answered(answered)) => Ok(answered),
+        Ok(Led::Waits(poll)) => poll.answer(door).await,
+        Err(refusal) => Err(refusal),
+    };
+    match outcome {
         Ok(answered) => answered.into_response(),
         Err(refusal) => {
-            body::read_out(&mut body).await;
             tracing::debug!(peer = %peer.address, status = refusal.status().as_u16(), why = refusal.word(), "refused");
             door.intake.counts.refused.get_or_create(&[("why", refusal.word())]).inc();
             refusal.into_response()
@@ -112,7 +123,17 @@ pub(crate) async fn answer(door: &Door, peer: &Peer, request: Request<Incoming>)
     }
 }
 
-async fn route(door: &Door, peer: &Peer, head: &Parts, body: &mut Incoming) -> Result<Answered, Refusal> {
+/// Takes a request in; of a refused one the body is read out.
+async fn taken(door: &Door, peer: &Peer, request: Request<Incoming>) -> Result<Led, Refusal> {
+    let (head, mut body) = request.into_parts();
+    let led = route(door, peer, &head, &mut body).await;
+    if led.is_err() {
+        body::read_out(&mut body).await;
+    }
+    led
+}
+
+async fn route(door: &Door, peer: &Peer, head: &Parts, body: &mut Incoming) -> Result<Led, Refusal> {
     let path = head.uri.path();
     // Exact: `//`, `%2e`, `;`, another case, a trailing slash or a query are other paths, and there are none.
     let known = ROUTES.iter().find(|(known, ..)| *known == path && head.uri.query().is_none());
@@ -130,19 +151,23 @@ async fn route(door: &Door, peer: &Peer, head: &Parts, body: &mut Incoming) -> R
     match (route, identity) {
         (Route::Reports, Some(identity)) => {
             door.rates.report(&door.world, &identity)?;
-            reports::answer(door, identity, path, body::message(door, head, body, *most_bytes).await?).await
+            reports::answer(door, identity, path, body::message(door, head, body, *most_bytes).await?).await.map(Led::Answered)
         }
         (Route::Poll, Some(identity)) => {
             door.rates.poll(&door.world, &identity)?;
-            poll::answer(door, identity, path, body::message(door, head, body, *most_bytes).await?).await
+            let polled = poll::answer(door, identity, path, body::message(door, head, body, *most_bytes).await?).await?;
+            Ok(match polled {
+                poll::Polled::Answered(answered) => Led::Answered(answered),
+                poll::Polled::Waits(poll) => Led::Waits(poll),
+            })
         }
         (Route::Enrol, _) => {
             door.rates.stranger(&door.world, peer)?;
-            enrol::answer(door, peer, body::message(door, head, body, *most_bytes).await?.0).await
+            enrol::answer(door, peer, body::message(door, head, body, *most_bytes).await?.0).await.map(Led::Answered)
         }
         (Route::Renew, identity) => {
             door.rates.stranger(&door.world, peer)?;
-            renew::answer(door, peer, identity, body::message(door, head, body, *most_bytes).await?.0).await
+            renew::answer(door, peer, identity, body::message(door, head, body, *most_bytes).await?.0).await.map(Led::Answered)
         }
         (Route::Reports | Route::Poll, None) => Err(Refusal::not_enrolled()),
     }

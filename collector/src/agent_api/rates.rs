@@ -12,8 +12,9 @@ use super::{Peer, Refusal};
 use crate::appliances::Identity;
 use crate::flow::World;
 
-/// Beyond this many buckets the full ones are forgotten.
-const MOST: usize = 50_000;
+/// How often buckets that are full again are forgotten. Every appliance has one or two: a limit of their number would be walked
+/// through at each message of a fleet that is larger.
+const TIDIED_EVERY: Duration = Duration::from_secs(60);
 
 /// How fast a bucket fills and how much it holds.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +35,13 @@ struct Bucket {
 
 /// All buckets of this node.
 #[derive(Debug, Default)]
-pub(super) struct Rates(Mutex<HashMap<String, Bucket>>);
+pub(super) struct Rates(Mutex<Buckets>);
+
+#[derive(Debug, Default)]
+struct Buckets {
+    by_key: HashMap<String, Bucket>,
+    tidied_at: Duration,
+}
 
 impl Rates {
     /// A report is about to be read.
@@ -66,10 +73,11 @@ impl Rates {
     /// Takes `cost` if at least `reserve` is left then; else the seconds until it would be.
     fn take(&self, key: String, rate: Rate, cost: f64, reserve: f64, now: Duration) -> Result<(), f64> {
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= MOST {
-            buckets.retain(|_, bucket| now.saturating_sub(bucket.at) < Duration::from_secs(60));
+        if now.saturating_sub(buckets.tidied_at) >= TIDIED_EVERY {
+            buckets.by_key.retain(|_, bucket| now.saturating_sub(bucket.at) < TIDIED_EVERY);
+            buckets.tidied_at = now;
         }
-        let bucket = buckets.entry(key).or_insert(Bucket { tokens: rate.burst, at: now });
+        let bucket = buckets.by_key.entry(key).or_insert(Bucket { tokens: rate.burst, at: now });
         let filled = now.saturating_sub(bucket.at).as_secs_f64() * rate.per_second;
         bucket.tokens = (bucket.tokens + filled).min(rate.burst);
         bucket.at = now;

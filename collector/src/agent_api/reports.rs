@@ -11,8 +11,10 @@ use mainstay_shared::time_source::UnixMs;
 
 use super::{Answered, Door, Refusal, check_claim, check_version};
 use crate::appliances::Identity;
-use crate::flow::intake_worker::{Answer, Message, NotTaken};
+use crate::flow::batch::{Answer, Message};
+use crate::flow::intake_worker::NotTaken;
 use crate::flow::report_arrives::{Outcome, Taken};
+use crate::intake::ready::ready;
 
 pub(super) async fn answer(
     door: &Door,
@@ -29,7 +31,7 @@ pub(super) async fn answer(
     if !request.records.is_empty() && request.records.iter().all(|record| record.id.lane == Lane::Sample) {
         door.rates.samples(&door.world, &identity)?;
     }
-    let answer = door.intake.take(identity.clone(), received_at, Message::Report(request)).await.map_err(not_taken)?;
+    let answer = door.intake.take(identity.clone(), received_at, Message::Report(ready(request)?)).await.map_err(not_taken)?;
     match answer {
         Answer::Report(Outcome::Taken(taken), head) => Answered::ok(&reply(door, &identity, received_at, *taken, head)?),
         Answer::Report(Outcome::Stale(_), _) => Err(Refusal::new(

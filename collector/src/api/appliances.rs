@@ -1,6 +1,7 @@
 //! Appliances by API: list, one, its health, and what an operator decides about it.
 
 use axum::{Extension, Json, extract::State};
+use mainstay_shared::directive::Ask;
 use mainstay_shared::time_source::UnixMs;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -167,6 +168,17 @@ pub(crate) async fn approve_renewal(
     ApiPath(id): ApiPath<String>,
 ) -> Result<axum::http::StatusCode, ApiError> {
     decide(&world, &principal, &id, ApplianceAct::ApproveRenewal).await
+}
+
+/// Asks an appliance to measure and report now; it hears of it through its long poll.
+#[utoipa::path(post, path = "/api/v1/appliances/{appliance}/report-now", params(("appliance" = String, Path)), tag = "appliances",
+    responses((status = 204), (status = 401, body = ErrorShape), (status = 403, body = ErrorShape), (status = 404, body = ErrorShape)))]
+pub(crate) async fn report_now(
+    State(world): State<World>,
+    Extension(principal): Extension<Principal>,
+    ApiPath(id): ApiPath<String>,
+) -> Result<axum::http::StatusCode, ApiError> {
+    decide(&world, &principal, &id, ApplianceAct::Ask(Ask::ReportNow)).await
 }
 
 async fn decide(world: &World, principal: &Principal, id: &str, wish: ApplianceAct) -> Result<axum::http::StatusCode, ApiError> {

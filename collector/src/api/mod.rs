@@ -50,6 +50,7 @@ pub(crate) fn parts() -> (Router<World>, utoipa::openapi::OpenApi) {
         .routes(routes!(appliances::health))
         .routes(routes!(appliances::release))
         .routes(routes!(appliances::approve_renewal))
+        .routes(routes!(appliances::report_now))
         .routes(routes!(customers::list))
         .routes(routes!(customers::sites))
         .routes(routes!(customers::contacts))

@@ -5,14 +5,12 @@
 use std::collections::HashMap;
 
 use mainstay_shared::time_source::UnixMs;
-use sqlx::Row as _;
-use sqlx::any::AnyRow;
 
 use super::{ApplianceState, Identity};
 use crate::db::Conn;
 use crate::db::multi_row::{self, Value};
 
-/// One appliance's link. Empty texts: nothing heard yet.
+/// One appliance's link, as far as intake moves it. Empty texts: nothing heard yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) last_seen_at: UnixMs,
@@ -23,25 +21,70 @@ pub(crate) struct Link {
     pub(crate) nonce_before: String,
     /// How far the agent's wall clock is ahead of ours.
     pub(crate) clock_offset_ms: i64,
-    /// Records waiting in its spool.
+    /// Up to where the fault lane of `epoch` is settled.
+    pub(crate) fault_mark: u64,
+    /// Up to where the sample lane of `epoch` is settled.
+    pub(crate) sample_mark: u64,
+}
+
+/// What a heartbeat brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Beat {
+    /// Records waiting in the agent's spool.
     pub(crate) backlog: i64,
     /// JSON object, metric name to number.
     pub(crate) present_values: String,
     /// JSON object, service name to state.
     pub(crate) services: String,
-    pub(crate) goodbye_reason: String,
-    pub(crate) goodbye_at: Option<UnixMs>,
-    pub(crate) expected_back_at: Option<UnixMs>,
-    pub(crate) silent_since_at: Option<UnixMs>,
 }
 
-/// A link with what intake needs of its appliance.
+/// What a goodbye says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Away {
+    pub(crate) reason: String,
+    pub(crate) since_at: UnixMs,
+    pub(crate) expected_back_at: Option<UnixMs>,
+}
+
+/// A link in a batch, with what intake needs of its appliance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LoadedLink {
-    pub(crate) link: Link,
+    link: Link,
     pub(crate) state: ApplianceState,
-    /// The name and version that the appliance last told.
-    pub(crate) told: (String, String, String),
+    /// The epoch as it was loaded.
+    pub(crate) loaded_epoch: String,
+    /// The service states of the last heartbeat.
+    pub(crate) services: String,
+    pub(crate) said_goodbye: bool,
+    pub(crate) silent_since_at: Option<UnixMs>,
+    touched: bool,
+    beat: Option<Beat>,
+}
+
+impl LoadedLink {
+    /// The link as it stands.
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// The link, to be changed and written.
+    pub(crate) fn touch(&mut self) -> &mut Link {
+        self.touched = true;
+        &mut self.link
+    }
+
+    /// A heartbeat, to be written with the link. Whether its services differ from those told before.
+    pub(crate) fn beats(&mut self, beat: Beat) -> bool {
+        let differs = self.services != beat.services;
+        self.services.clone_from(&beat.services);
+        self.beat = Some(beat);
+        differs
+    }
+
+    /// Whether the link is to be written.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.touched
+    }
 }
 
 /// The key of a link in a loaded batch.
@@ -68,44 +111,69 @@ pub(crate) async fn add(tx: &mut Conn, tenant_id: &str, appliance_id: &str, now:
 }
 
 /// The links of a batch.
-pub(crate) async fn load(tx: &mut Conn, keys: &[LinkKey]) -> Result<HashMap<LinkKey, LoadedLink>, sqlx::Error> {
+pub(crate) async fn load(tx: &mut Conn, keys: &[LinkKey]) -> anyhow::Result<HashMap<LinkKey, LoadedLink>> {
     let keys: Vec<Vec<String>> = keys.iter().map(|(tenant, appliance)| vec![tenant.clone(), appliance.clone()]).collect();
-    let rows = multi_row::select(
+    let rows: Vec<Row> = multi_row::tuples(
         tx,
-        "SELECT l.*, a.state AS appliance_state, a.name, a.agent_version, a.platform FROM links l
-         JOIN appliances a ON a.tenant_id = l.tenant_id AND a.appliance_id = l.appliance_id
+        "l.tenant_id, l.appliance_id, l.last_seen_at, l.epoch, l.attempt, l.nonce, l.nonce_before, l.clock_offset_ms,
+             l.fault_mark, l.sample_mark, l.services, l.goodbye_at, l.silent_since_at, a.state",
+        "FROM links l JOIN appliances a ON a.tenant_id = l.tenant_id AND a.appliance_id = l.appliance_id
          WHERE (l.tenant_id, l.appliance_id)",
         &keys,
     )
     .await?;
-    let mut links = HashMap::with_capacity(rows.len());
-    for row in &rows {
-        let state: String = row.try_get("appliance_state")?;
-        let state = ApplianceState::from_name(&state)
-            .ok_or_else(|| sqlx::Error::Decode(format!("appliances.state: {state:?}").into()))?;
-        let told = (row.try_get("name")?, row.try_get("agent_version")?, row.try_get("platform")?);
-        let key = (row.try_get("tenant_id")?, row.try_get("appliance_id")?);
-        links.insert(key, LoadedLink { link: from_row(row)?, state, told });
-    }
-    Ok(links)
+    Ok(rows.into_iter().map(from_row).collect())
 }
 
 /// Writes the links of a batch back.
-pub(crate) async fn save<'a>(tx: &mut Conn, links: impl Iterator<Item = (&'a LinkKey, &'a Link)>) -> Result<(), sqlx::Error> {
-    let rows = links.map(|(key, link)| to_row(key, link)).collect();
+pub(crate) async fn save(tx: &mut Conn, links: &HashMap<LinkKey, LoadedLink>) -> Result<(), sqlx::Error> {
+    let touched = || links.iter().filter(|(_, loaded)| loaded.touched);
+    let with_beat = |(key, loaded): (&LinkKey, &LoadedLink)| {
+        let Beat { backlog, present_values, services } = loaded.beat.clone()?;
+        let mut row = to_row(key, &loaded.link);
+        row.extend([Value::Int(backlog), Value::Text(present_values), Value::Text(services)]);
+        Some(row)
+    };
     multi_row::insert(
         tx,
-        "links (tenant_id, appliance_id, last_seen_at, epoch, attempt, nonce, nonce_before,
-             clock_offset_ms, backlog, present_values, services, goodbye_reason, goodbye_at, expected_back_at, silent_since_at)",
+        "links (tenant_id, appliance_id, last_seen_at, epoch, attempt, nonce, nonce_before, clock_offset_ms, fault_mark,
+             sample_mark, backlog, present_values, services, goodbye_reason)",
+        ", ''",
         "ON CONFLICT (tenant_id, appliance_id) DO UPDATE SET
              last_seen_at = excluded.last_seen_at, epoch = excluded.epoch, attempt = excluded.attempt, nonce = excluded.nonce,
-             nonce_before = excluded.nonce_before,
-             clock_offset_ms = excluded.clock_offset_ms, backlog = excluded.backlog,
-             present_values = excluded.present_values, services = excluded.services,
-             goodbye_reason = excluded.goodbye_reason, goodbye_at = excluded.goodbye_at,
-             expected_back_at = excluded.expected_back_at, silent_since_at = excluded.silent_since_at",
-        rows,
+             nonce_before = excluded.nonce_before, clock_offset_ms = excluded.clock_offset_ms,
+             fault_mark = excluded.fault_mark, sample_mark = excluded.sample_mark, backlog = excluded.backlog,
+             present_values = excluded.present_values, services = excluded.services",
+        touched().filter_map(with_beat).collect(),
     )
+    .await?;
+    // The row is there: the last columns only fill the form of an insertion.
+    multi_row::insert(
+        tx,
+        "links (tenant_id, appliance_id, last_seen_at, epoch, attempt, nonce, nonce_before, clock_offset_ms, fault_mark,
+             sample_mark, backlog, present_values, services, goodbye_reason)",
+        ", 0, '', '', ''",
+        "ON CONFLICT (tenant_id, appliance_id) DO UPDATE SET
+             last_seen_at = excluded.last_seen_at, epoch = excluded.epoch, attempt = excluded.attempt, nonce = excluded.nonce,
+             nonce_before = excluded.nonce_before, clock_offset_ms = excluded.clock_offset_ms,
+             fault_mark = excluded.fault_mark, sample_mark = excluded.sample_mark",
+        touched().filter(|(_, loaded)| loaded.beat.is_none()).map(|(key, loaded)| to_row(key, &loaded.link)).collect(),
+    )
+    .await
+}
+
+/// Notes a goodbye, or that it is over.
+pub(crate) async fn set_away(tx: &mut Conn, (tenant_id, appliance_id): &LinkKey, away: Option<&Away>) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE links SET goodbye_reason = $1, goodbye_at = $2, expected_back_at = $3
+         WHERE tenant_id = $4 AND appliance_id = $5",
+    )
+    .bind(away.map_or("", |away| away.reason.as_str()))
+    .bind(away.map(|away| away.since_at.0))
+    .bind(away.and_then(|away| away.expected_back_at).map(|at| at.0))
+    .bind(tenant_id)
+    .bind(appliance_id)
+    .execute(tx)
     .await
     .map(drop)
 }
@@ -118,7 +186,7 @@ pub(crate) async fn forget_nonces(tx: &mut Conn) -> Result<(), sqlx::Error> {
 
 fn to_row((tenant_id, appliance_id): &LinkKey, link: &Link) -> Vec<Value> {
     let text = |text: &String| Value::Text(text.clone());
-    let maybe = |at: Option<UnixMs>| Value::MaybeInt(at.map(|at| at.0));
+    let mark = |mark: u64| Value::Int(i64::try_from(mark).unwrap_or(i64::MAX));
     vec![
         text(tenant_id),
         text(appliance_id),
@@ -128,31 +196,37 @@ fn to_row((tenant_id, appliance_id): &LinkKey, link: &Link) -> Vec<Value> {
         text(&link.nonce),
         text(&link.nonce_before),
         Value::Int(link.clock_offset_ms),
-        Value::Int(link.backlog),
-        text(&link.present_values),
-        text(&link.services),
-        text(&link.goodbye_reason),
-        maybe(link.goodbye_at),
-        maybe(link.expected_back_at),
-        maybe(link.silent_since_at),
+        mark(link.fault_mark),
+        mark(link.sample_mark),
     ]
 }
 
-fn from_row(row: &AnyRow) -> Result<Link, sqlx::Error> {
-    let maybe = |column: &str| row.try_get::<Option<i64>, _>(column).map(|at| at.map(UnixMs));
-    Ok(Link {
-        last_seen_at: UnixMs(row.try_get("last_seen_at")?),
-        epoch: row.try_get("epoch")?,
-        attempt: row.try_get("attempt")?,
-        nonce: row.try_get("nonce")?,
-        nonce_before: row.try_get("nonce_before")?,
-        clock_offset_ms: row.try_get("clock_offset_ms")?,
-        backlog: row.try_get("backlog")?,
-        present_values: row.try_get("present_values")?,
-        services: row.try_get("services")?,
-        goodbye_reason: row.try_get("goodbye_reason")?,
-        goodbye_at: maybe("goodbye_at")?,
-        expected_back_at: maybe("expected_back_at")?,
-        silent_since_at: maybe("silent_since_at")?,
-    })
+/// A row in the order of [`load`].
+type Row = (String, String, i64, String, i64, String, String, i64, u64, u64, String, Option<i64>, Option<i64>, ApplianceState);
+
+fn from_row(row: Row) -> (LinkKey, LoadedLink) {
+    let (tenant_id, appliance_id, seen, epoch, attempt, nonce, nonce_before, offset, fault_mark, sample_mark, ..) = &row;
+    let link = Link {
+        last_seen_at: UnixMs(*seen),
+        epoch: epoch.clone(),
+        attempt: *attempt,
+        nonce: nonce.clone(),
+        nonce_before: nonce_before.clone(),
+        clock_offset_ms: *offset,
+        fault_mark: *fault_mark,
+        sample_mark: *sample_mark,
+    };
+    let key = (tenant_id.clone(), appliance_id.clone());
+    let (.., services, goodbye_at, silent_since_at, state) = row;
+    let loaded = LoadedLink {
+        loaded_epoch: link.epoch.clone(),
+        link,
+        services,
+        said_goodbye: goodbye_at.is_some(),
+        silent_since_at: silent_since_at.map(UnixMs),
+        state,
+        touched: false,
+        beat: None,
+    };
+    (key, loaded)
 }

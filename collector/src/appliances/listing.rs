@@ -1,7 +1,7 @@
 //! Appliances as the console and the API show them: read-only, with the link's present values. Their text comes from the boxes and
 //! is hostile; whoever shows it escapes it (R11).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::Context as _;
 use mainstay_shared::check::ServiceState;
@@ -12,6 +12,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::db::Conn;
+use crate::db::multi_row;
 
 /// How an appliance stands, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -77,6 +78,7 @@ pub(crate) struct ApplianceNow {
     pub(crate) services: BTreeMap<String, ServiceState>,
     /// Declared business services; none means severity blind.
     pub(crate) declared_count: i64,
+    /// Not closed: its own, and those that hold an open episode of it.
     pub(crate) open_tickets: i64,
 }
 
@@ -95,14 +97,22 @@ impl ApplianceNow {
     }
 }
 
-const APPLIANCE: &str = "SELECT a.tenant_id, a.appliance_id, a.site_id, a.name, a.product, a.vendor, a.model, a.serial, a.duty, \
+macro_rules! appliance_text {
+    () => {
+        "SELECT a.tenant_id, a.appliance_id, a.site_id, a.name, a.product, a.vendor, a.model, a.serial, a.duty, \
     a.agent_version, a.platform, a.state, a.held_reason, a.enrolled_at, l.last_seen_at, l.silent_since_at, l.goodbye_at, \
     l.expected_back_at, l.clock_offset_ms, l.backlog, l.present_values, l.services, \
     (SELECT COUNT(*) FROM declared_services d WHERE d.tenant_id = a.tenant_id AND d.appliance_id = a.appliance_id) AS declared_count, \
-    (SELECT COUNT(*) FROM tickets t WHERE t.tenant_id = a.tenant_id AND t.state <> 'closed' AND (t.appliance_id = a.appliance_id \
-       OR EXISTS (SELECT 1 FROM episodes e WHERE e.tenant_id = t.tenant_id AND e.ticket_id = t.ticket_id \
-                  AND e.appliance_id = a.appliance_id))) AS open_tickets \
-    FROM appliances a LEFT JOIN links l ON l.tenant_id = a.tenant_id AND l.appliance_id = a.appliance_id";
+    (SELECT COUNT(*) FROM (SELECT t.ticket_id FROM tickets t \
+        WHERE t.tenant_id = a.tenant_id AND t.appliance_id = a.appliance_id AND t.state <> 'closed' \
+        UNION SELECT t.ticket_id FROM episodes e JOIN tickets t ON t.tenant_id = e.tenant_id AND t.ticket_id = e.ticket_id \
+        WHERE e.tenant_id = a.tenant_id AND e.appliance_id = a.appliance_id AND e.cleared_at IS NULL AND t.state <> 'closed') AS held) \
+        AS open_tickets \
+    FROM appliances a LEFT JOIN links l ON l.tenant_id = a.tenant_id AND l.appliance_id = a.appliance_id"
+    };
+}
+const APPLIANCE: &str = appliance_text!();
+const APPLIANCES_BY_KEY: &str = concat!(appliance_text!(), " WHERE a.state <> 'retired' AND (a.tenant_id, a.appliance_id)");
 
 /// A page of appliances by id; `after` is the cursor: the last id of the page before. `None` as tenant: the vendor's staff.
 pub(crate) async fn list(
@@ -111,13 +121,36 @@ pub(crate) async fn list(
     after: &str,
     limit: i64,
 ) -> Result<Vec<ApplianceNow>, sqlx::Error> {
-    let sql = format!("{APPLIANCE} WHERE ($1 = '' OR a.tenant_id = $1) AND a.appliance_id > $2 ORDER BY a.appliance_id LIMIT $3");
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(tenant_id.unwrap_or_default().to_owned())
-        .bind(after)
-        .bind(limit)
-        .fetch_all(conn)
-        .await?;
+    let whose = if tenant_id.is_some() { "AND a.tenant_id = $3" } else { "" };
+    let sql = format!("{APPLIANCE} WHERE a.appliance_id > $1 {whose} ORDER BY a.appliance_id LIMIT $2");
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(after.to_owned()).bind(limit);
+    if let Some(tenant_id) = tenant_id {
+        query = query.bind(tenant_id.to_owned());
+    }
+    query.fetch_all(conn).await?.iter().map(from_row).collect()
+}
+
+/// Appliances that ask for somebody: held, silent, or with tickets that are not closed (the newest of them); at most about `limit`
+/// for each reason.
+pub(crate) async fn troubled(conn: &mut Conn, tenant_id: Option<&str>, limit: i64) -> Result<Vec<ApplianceNow>, sqlx::Error> {
+    let whose = if tenant_id.is_some() { "AND tenant_id = $2" } else { "" };
+    let mut keys = BTreeSet::new();
+    for (found, order) in [
+        ("appliances WHERE state = 'held'", ""),
+        ("links WHERE silent_since_at IS NOT NULL", ""),
+        ("tickets WHERE state <> 'closed' AND appliance_id <> ''", "ORDER BY number DESC"),
+    ] {
+        let sql = format!("SELECT tenant_id, appliance_id FROM {found} {whose} {order} LIMIT $1");
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(limit);
+        if let Some(tenant_id) = tenant_id {
+            query = query.bind(tenant_id.to_owned());
+        }
+        for row in &query.fetch_all(&mut *conn).await? {
+            keys.insert(vec![row.try_get::<String, _>("tenant_id")?, row.try_get("appliance_id")?]);
+        }
+    }
+    let keys: Vec<Vec<String>> = keys.into_iter().collect();
+    let rows = multi_row::select(conn, APPLIANCES_BY_KEY, &keys).await?;
     rows.iter().map(from_row).collect()
 }
 
@@ -128,9 +161,10 @@ pub(crate) async fn find(conn: &mut Conn, appliance_id: &str) -> Result<Option<A
     row.as_ref().map(from_row).transpose()
 }
 
-/// All appliances' names by id, for lists of the vendor's staff.
-pub(crate) async fn names(conn: &mut Conn) -> Result<HashMap<String, String>, sqlx::Error> {
-    let rows = sqlx::query("SELECT appliance_id, name FROM appliances").fetch_all(conn).await?;
+/// The names of these appliances by id, for lists of the vendor's staff.
+pub(crate) async fn names(conn: &mut Conn, ids: &BTreeSet<String>) -> Result<HashMap<String, String>, sqlx::Error> {
+    let ids: Vec<Vec<String>> = ids.iter().map(|id| vec![id.clone()]).collect();
+    let rows = multi_row::select(conn, "SELECT appliance_id, name FROM appliances WHERE (appliance_id)", &ids).await?;
     rows.iter().map(|row| Ok((row.try_get("appliance_id")?, row.try_get("name")?))).collect()
 }
 
@@ -178,6 +212,9 @@ pub(crate) struct Sample {
 /// The largest JSON that one five-minute record may inflate to.
 const MAX_METRICS_BYTES: usize = 1 << 20;
 
+/// A record of samples spans a day at most: where the key's range begins.
+const LONGEST_RECORD_MS: i64 = 86_400_000;
+
 /// An appliance's samples that end within the span, oldest first, at most 2,100 (a week).
 ///
 /// # Errors
@@ -190,18 +227,23 @@ pub(crate) async fn samples(
 ) -> anyhow::Result<Vec<Sample>> {
     let rows = sqlx::query(
         "SELECT from_at, to_at, metrics FROM samples WHERE tenant_id = $1 AND appliance_id = $2 AND to_at > $3 AND to_at <= $4
-         ORDER BY to_at LIMIT 2100",
+           AND from_at >= $5 AND from_at <= $4 ORDER BY to_at LIMIT 2100",
     )
     .bind(tenant_id)
     .bind(appliance_id)
     .bind(from.0)
     .bind(to.0)
+    .bind(from.plus_ms(-LONGEST_RECORD_MS).0)
     .fetch_all(conn)
     .await?;
+    // One unpacker and one room for all: a week has two thousand records.
+    let mut unpacker = zstd::bulk::Decompressor::new().context("unpacking samples")?;
+    let mut json = Vec::with_capacity(MAX_METRICS_BYTES);
     rows.iter()
         .map(|row| {
             let packed: Vec<u8> = row.try_get("metrics")?;
-            let json = zstd::bulk::decompress(&packed, MAX_METRICS_BYTES).context("a stored sample")?;
+            json.clear();
+            unpacker.decompress_to_buffer(&packed, &mut json).context("a stored sample")?;
             Ok(Sample {
                 from_at: UnixMs(row.try_get("from_at")?),
                 to_at: UnixMs(row.try_get("to_at")?),

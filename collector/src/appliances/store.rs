@@ -117,7 +117,7 @@ pub(crate) async fn set_told(
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE appliances SET name = $1, agent_version = $2, platform = $3
-         WHERE tenant_id = $4 AND appliance_id = $5",
+         WHERE tenant_id = $4 AND appliance_id = $5 AND NOT (name = $1 AND agent_version = $2 AND platform = $3)",
     )
     .bind(name)
     .bind(agent_version)

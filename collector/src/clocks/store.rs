@@ -2,6 +2,8 @@
 //!
 //! Functions take the caller's transaction. Nothing here decides when a clock is due: `rules.rs` does.
 
+use std::collections::HashMap;
+
 use mainstay_shared::time_source::UnixMs;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
@@ -9,6 +11,7 @@ use sqlx::any::AnyRow;
 use super::rules::{FIRST_POLICY, Policy};
 use super::{Clock, ClockKind, ClockState};
 use crate::db::Conn;
+use crate::db::multi_row;
 
 /// A ticket's clocks, oldest first.
 pub(crate) async fn of_ticket(conn: &mut Conn, tenant_id: &str, ticket_id: &str) -> Result<Vec<Clock>, sqlx::Error> {
@@ -20,17 +23,13 @@ pub(crate) async fn of_ticket(conn: &mut Conn, tenant_id: &str, ticket_id: &str)
     rows.iter().map(from_row).collect()
 }
 
-/// Clocks without proof, running or missed, soonest deadline first: of one customer, or of all (`None`, for the vendor's staff).
-pub(crate) async fn unanswered(conn: &mut Conn, tenant_id: Option<&str>, limit: i64) -> Result<Vec<Clock>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT * FROM clocks WHERE stopped_at IS NULL AND state IN ('running', 'missed') AND ($1 = '' OR tenant_id = $1)
-         ORDER BY due_at LIMIT $2",
-    )
-    .bind(tenant_id.unwrap_or_default().to_owned())
-    .bind(limit)
-    .fetch_all(conn)
-    .await?;
-    rows.iter().map(from_row).collect()
+/// The clocks of these tickets (customer, ticket) that no proof has stopped, running or missed, by ticket; of several the newest.
+pub(crate) async fn unanswered(conn: &mut Conn, tickets: &[Vec<String>]) -> Result<HashMap<String, Clock>, sqlx::Error> {
+    let text = "SELECT * FROM clocks WHERE stopped_at IS NULL AND state IN ('running', 'missed') AND (tenant_id, ticket_id)";
+    let rows = multi_row::select(conn, text, tickets).await?;
+    let mut clocks: Vec<Clock> = rows.iter().map(from_row).collect::<Result<_, _>>()?;
+    clocks.sort_by_key(|clock| clock.clock_no);
+    Ok(clocks.into_iter().map(|clock| (clock.ticket_id.clone(), clock)).collect())
 }
 
 /// Writes a clock, new or moved.
@@ -70,6 +69,12 @@ pub(crate) async fn replace(tx: &mut Conn, tenant_id: &str, ticket_id: &str, clo
         put(tx, clock).await?;
     }
     Ok(())
+}
+
+/// When the next clock is due, if one runs: asked before [`claim_due`], which takes the writer.
+pub(crate) async fn next_due(conn: &mut Conn) -> Result<Option<UnixMs>, sqlx::Error> {
+    let at: Option<i64> = sqlx::query_scalar("SELECT MIN(next_at) FROM clocks WHERE next_at IS NOT NULL").fetch_one(conn).await?;
+    Ok(at.map(UnixMs))
 }
 
 /// Takes every clock of which something must be told before `now`, and moves it on, in one statement: another node that asks at the

@@ -55,7 +55,7 @@ pub(super) struct End {
 }
 
 /// Runs `backup`.
-pub(crate) async fn run(room: &Room, backup: Backup) -> anyhow::Result<()> {
+pub(super) async fn run(room: &Room, backup: Backup) -> anyhow::Result<()> {
     let passphrase = secret_input::passphrase(backup.passphrase_file.as_deref(), "备份口令 / passphrase of the backup", true)?;
     if backup.out.exists() {
         return Err(Failure::because(Exit::Exists, format!("{}: exists already; nothing was written", backup.out.display())));
@@ -90,7 +90,7 @@ fn partial_name(out: &Path) -> PathBuf {
 }
 
 /// Writes the whole file; answers how many rows. One snapshot, so that tables agree.
-pub(super) async fn write(db: &Db, keys_dir: &Path, path: &Path, reader: &Recipient, now: UnixMs) -> anyhow::Result<u64> {
+pub(crate) async fn write(db: &Db, keys_dir: &Path, path: &Path, reader: &Recipient, now: UnixMs) -> anyhow::Result<u64> {
     let file = secret_input::new_private_file(path)?;
     let sealed = age::Encryptor::with_recipients(std::iter::once(reader as &dyn age::Recipient))
         .and_then(|encryptor| Ok(encryptor.wrap_output(file)?))

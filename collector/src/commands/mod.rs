@@ -29,8 +29,8 @@ mod appliances;
 mod ticket_page;
 mod tickets;
 mod look;
-mod backup;
-mod restore;
+pub(crate) mod backup;
+pub(crate) mod restore;
 
 use exit::{Exit, Failure};
 

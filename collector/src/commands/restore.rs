@@ -42,7 +42,7 @@ pub(crate) struct Restore {
 }
 
 /// Runs `restore`.
-pub(crate) async fn run(room: &Room, restore: Restore) -> anyhow::Result<()> {
+pub(super) async fn run(room: &Room, restore: Restore) -> anyhow::Result<()> {
     secret_input::private_directory(&room.config.data_dir)?;
     let db = room.any_db().await?;
     let keys_dir = room.config.data_dir.join("keys");
@@ -74,7 +74,7 @@ pub(crate) async fn run(room: &Room, restore: Restore) -> anyhow::Result<()> {
 }
 
 /// Checks the whole file, then writes keys and rows. The database's commit is the commit point.
-pub(super) async fn read_back(
+pub(crate) async fn read_back(
     db: &Db,
     from: &Path,
     passphrase: &SecretString,

@@ -81,7 +81,8 @@ pub(crate) async fn ticket(room: &Room, command: TicketCommand) -> anyhow::Resul
         TicketCommand::List { customer, all } => {
             let filter = Filter { tenant_id: customer, not_closed: !all, ..Filter::default() };
             let found = store::list(&mut conn, &filter, None, MAX_ROWS).await?;
-            let (w, names) = (Words(room.config.language), listing::names(&mut conn).await?);
+            let shown = found.iter().map(|ticket| ticket.appliance_id.clone()).collect();
+            let (w, names) = (Words(room.config.language), listing::names(&mut conn, &shown).await?);
             print_list(room.json, &found, |ticket| {
                 let (severity, state) = (w.of("severity", ticket.severity.as_str()), w.of("state", ticket.state.as_str()));
                 let headline = one_line(&ticket.headline(w, names.get(&ticket.appliance_id).map_or("", String::as_str)));
@@ -121,7 +122,7 @@ async fn print_ticket(room: &Room, conn: &mut Conn, shown: &Shown) -> anyhow::Re
     let staff: HashMap<_, _> =
         customers::store::all_staff(conn).await?.into_iter().map(|staff| (staff.staff_id, staff.name)).collect();
     let page = Page { words, zone, paint: Paint(std::io::stdout().is_terminal()) };
-    let names = listing::names(conn).await?;
+    let names = listing::names(conn, &[ticket.appliance_id.clone()].into()).await?;
     page.head(ticket, names.get(&ticket.appliance_id).map_or("", String::as_str));
     for clock in &shown.clocks {
         page.clock(&clock_view::view(words, clock, room.time.now(), &page.zone));

@@ -22,7 +22,9 @@ pub(crate) mod multi_row;
 pub(crate) type Conn = AnyConnection;
 
 /// How often a transaction is tried again after a serialisation failure before the caller is told.
-const MAX_TRIES: u32 = 12;
+const MAX_TRIES: u32 = 24;
+/// The longest pause before another try.
+const LONGEST_PAUSE_MS: u64 = 100;
 
 /// The longest wait for a connection.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(10);
@@ -59,6 +61,9 @@ pub(crate) struct Db {
     reader: AnyPool,
     writer_queue: Arc<Mutex<()>>,
     console_queue: Arc<Mutex<()>>,
+    /// Cut in simulations, at a commit.
+    #[cfg(test)]
+    pub(crate) power: testing::Power,
 }
 
 impl Db {
@@ -82,7 +87,15 @@ impl Db {
             Engine::Sqlite => pool(engine, url, Access::Read).await.context("opening the database for reading")?,
             Engine::Postgres => writer.clone(),
         };
-        Ok(Self { engine, writer, reader, writer_queue: Arc::default(), console_queue: Arc::default() })
+        Ok(Self {
+            engine,
+            writer,
+            reader,
+            writer_queue: Arc::default(),
+            console_queue: Arc::default(),
+            #[cfg(test)]
+            power: testing::Power::default(),
+        })
     }
 
     /// Which database it is.
@@ -105,6 +118,8 @@ impl Db {
 
     /// Begins a writing transaction; used through [`transact!`].
     pub(crate) async fn begin(&self, turn: Turn) -> Result<Writing, sqlx::Error> {
+        #[cfg(test)]
+        self.power.must_be_on()?;
         if self.engine == Engine::Postgres {
             return Ok(Writing { tx: self.writer.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await?, _turn: None });
         }
@@ -130,9 +145,15 @@ impl Db {
         let Writing { tx, _turn } = writing;
         // SQLite answers by itself, however long a large commit takes.
         let limit = if self.engine == Engine::Postgres { INTAKE_LIMIT } else { Duration::MAX };
+        #[cfg(test)]
+        let outcome = self.power.before_commit(outcome);
         let error = match outcome {
             Ok(value) => match tokio::time::timeout(limit, tx.commit()).await {
-                Ok(Ok(())) => return Ok(Some(value)),
+                Ok(Ok(())) => {
+                    #[cfg(test)]
+                    self.power.after_commit()?;
+                    return Ok(Some(value));
+                }
                 Ok(Err(error)) => anyhow::Error::new(error).context("committing"),
                 Err(_) => anyhow::Error::new(sqlx::Error::PoolTimedOut).context("committing: the database does not answer"),
             },
@@ -148,7 +169,7 @@ impl Db {
         *tries += 1;
         if lost_a_race(&error) && *tries < MAX_TRIES {
             drop(_turn);
-            tokio::time::sleep(Duration::from_millis(u64::from(*tries * *tries))).await;
+            tokio::time::sleep(Duration::from_millis(u64::from(*tries * *tries).min(LONGEST_PAUSE_MS))).await;
             return Ok(None);
         }
         Err(error)
@@ -278,7 +299,8 @@ async fn pool(engine: Engine, url: &str, access: Access) -> Result<AnyPool, sqlx
                         let pragmas = match access {
                             Access::Write => {
                                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-                                 PRAGMA busy_timeout = 2000; PRAGMA journal_size_limit = 67108864;"
+                                 PRAGMA busy_timeout = 2000; PRAGMA journal_size_limit = 67108864;
+                                 PRAGMA cache_size = -65536;"
                             }
                             Access::Read => "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;",
                         };

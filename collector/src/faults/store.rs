@@ -24,7 +24,9 @@ pub(crate) async fn of_ticket(conn: &mut Conn, tenant_id: &str, ticket_id: &str)
 pub(crate) async fn of_candidates(conn: &mut Conn, tenant_id: &str, since: UnixMs) -> Result<Vec<Episode>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT e.* FROM episodes e JOIN tickets t ON t.tenant_id = e.tenant_id AND t.ticket_id = e.ticket_id
-         WHERE t.tenant_id = $1 AND (t.state <> 'closed' OR t.closed_at >= $2) ORDER BY e.raised_at, e.episode",
+         WHERE t.tenant_id = $1 AND t.state <> 'closed'
+         UNION ALL SELECT e.* FROM episodes e JOIN tickets t ON t.tenant_id = e.tenant_id AND t.ticket_id = e.ticket_id
+         WHERE t.tenant_id = $1 AND t.state = 'closed' AND t.closed_at >= $2 ORDER BY raised_at, episode",
     )
     .bind(tenant_id)
     .bind(since.0)
@@ -42,13 +44,26 @@ pub(crate) async fn of_appliance_between(
     to: UnixMs,
 ) -> Result<Vec<Episode>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT * FROM episodes WHERE tenant_id = $1 AND appliance_id = $2 AND raised_at <= $3
-           AND (cleared_at IS NULL OR cleared_at >= $4) ORDER BY raised_at, episode",
+        "SELECT * FROM episodes WHERE tenant_id = $1 AND appliance_id = $2 AND raised_at <= $3 AND cleared_at IS NULL
+         UNION ALL SELECT * FROM episodes WHERE tenant_id = $1 AND appliance_id = $2 AND raised_at <= $3 AND cleared_at >= $4
+         ORDER BY raised_at, episode",
     )
     .bind(tenant_id)
     .bind(appliance_id)
     .bind(to.0)
     .bind(from.0)
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(from_row).collect()
+}
+
+/// An appliance's open episodes, oldest first.
+pub(crate) async fn open_of_appliance(conn: &mut Conn, tenant_id: &str, appliance_id: &str) -> Result<Vec<Episode>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT * FROM episodes WHERE tenant_id = $1 AND appliance_id = $2 AND state = 'open' ORDER BY raised_at, episode",
+    )
+    .bind(tenant_id)
+    .bind(appliance_id)
     .fetch_all(conn)
     .await?;
     rows.iter().map(from_row).collect()

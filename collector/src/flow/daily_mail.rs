@@ -11,7 +11,7 @@ use crate::customers::{Customer, Role, VENDOR_TENANT, store};
 use crate::db::{Conn, Turn, transact};
 use crate::notices::Recipient;
 use crate::notices::{facts, outbox, texts};
-use crate::tickets::{TicketEvent, store as tickets};
+use crate::tickets::{TicketEvent, store as tickets, subject};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -68,8 +68,9 @@ async fn heads(tx: &mut Conn, world: &World, now: UnixMs, day: i64, customers: &
 }
 
 async fn digest(tx: &mut Conn, world: &World, now: UnixMs, day: i64, customer: &Customer) -> anyhow::Result<()> {
-    let bodies: Vec<(String, String)> = sqlx::query_as(
-        "SELECT subject, body FROM events WHERE tenant_id = $1 AND kind = 'opened' AND at >= $2 AND at < $3 ORDER BY seq",
+    // By tickets, not by events: a customer's chain is read by ticket only.
+    let opened: Vec<String> = sqlx::query_scalar(
+        "SELECT ticket_id FROM tickets WHERE tenant_id = $1 AND opened_at >= $2 AND opened_at < $3 ORDER BY number",
     )
     .bind(&customer.tenant_id)
     .bind(day * DAY_MS)
@@ -77,12 +78,18 @@ async fn digest(tx: &mut Conn, world: &World, now: UnixMs, day: i64, customer: &
     .fetch_all(&mut *tx)
     .await?;
     let mut faults = Vec::new();
-    for (subject, body) in bodies {
-        if let Ok(TicketEvent::Opened { already_recovered: true, .. }) = serde_json::from_str(&body) {
-            let ticket_id = subject.trim_start_matches("ticket:");
-            if let Some(ticket) = tickets::get(tx, &customer.tenant_id, ticket_id).await? {
-                faults.push(texts::Over { place: facts::appliance_name(tx, &ticket).await?, ticket });
-            }
+    for ticket_id in opened {
+        let first: Option<String> =
+            sqlx::query_scalar("SELECT body FROM events WHERE tenant_id = $1 AND subject = $2 ORDER BY seq LIMIT 1")
+                .bind(&customer.tenant_id)
+                .bind(subject(&ticket_id))
+                .fetch_optional(&mut *tx)
+                .await?;
+        let told = first.and_then(|body| serde_json::from_str(&body).ok());
+        if let Some(TicketEvent::Opened { already_recovered: true, .. }) = told
+            && let Some(ticket) = tickets::get(tx, &customer.tenant_id, &ticket_id).await?
+        {
+            faults.push(texts::Over { place: facts::appliance_name(tx, &ticket).await?, ticket });
         }
     }
     if faults.is_empty() {

@@ -13,6 +13,7 @@ use super::record::Desk;
 use super::scene::Scene;
 pub(crate) use super::told::ArrivedFrom;
 use super::told::Told;
+use crate::audit;
 use crate::config::Config;
 use crate::db::Conn;
 use crate::faults::rules::episode_of;
@@ -26,6 +27,15 @@ pub(crate) struct ArrivedChange {
     /// By the collector's clock: receipt minus the record's age.
     pub(crate) occurred_at: UnixMs,
     pub(crate) change: FaultChange,
+}
+
+/// Weighs a customer's open tickets again: what they rest on has changed without a fault, since a member said goodbye.
+///
+/// # Errors
+/// If the database refuses.
+pub(crate) async fn weigh_again(tx: &mut Conn, config: &Config, now: UnixMs, tenant_id: &str) -> anyhow::Result<()> {
+    let desk = Desk { config, now, actor: audit::SYSTEM };
+    Scene::load(tx, desk, tenant_id).await?.settle(tx, desk).await
 }
 
 /// Takes the changes of one report, in order, received at `now`.

@@ -11,6 +11,7 @@ use mainstay_shared::time_source::UnixMs;
 
 use super::faults_arrive::ArrivedFrom;
 use super::report_arrives::{Taking, forget_goodbye, hear};
+use crate::appliances::links::Beat;
 use crate::appliances::{Identity, directives, links};
 
 /// Directives that one heartbeat may name as done.
@@ -25,7 +26,6 @@ pub(crate) async fn heartbeat_arrives(
 ) -> anyhow::Result<bool> {
     let key = links::key(who);
     let Some(loaded) = taking.links.get_mut(&key) else { return Ok(false) };
-    let link = &mut loaded.link;
     let values: BTreeMap<&String, f64> = request
         .values
         .iter()
@@ -40,17 +40,16 @@ pub(crate) async fn heartbeat_arrives(
         .map(|(name, state)| (name, *state))
         .take(MAX_SERVICES)
         .collect();
-    link.present_values = serde_json::to_string(&values)?;
-    let services = serde_json::to_string(&services)?;
-    if link.services != services {
-        link.services = services;
-        taking.changed = true;
-    }
-    link.backlog = i64::try_from(request.backlog).unwrap_or(i64::MAX);
+    taking.changed |= loaded.beats(Beat {
+        backlog: i64::try_from(request.backlog).unwrap_or(i64::MAX),
+        present_values: serde_json::to_string(&values)?,
+        services: serde_json::to_string(&services)?,
+    });
+    let link = loaded.touch();
     link.clock_offset_ms = request.sent_at.since_ms(received_at);
     link.last_seen_at = link.last_seen_at.max(received_at);
-    if link.epoch != request.epoch.as_str() && link.goodbye_at.is_some() {
-        forget_goodbye(link);
+    if loaded.said_goodbye && loaded.link().epoch != request.epoch.as_str() {
+        forget_goodbye(taking.tx, &key, loaded).await?;
         taking.changed = true;
     }
     for id in request.done.iter().filter(|id| is_good_name(id)).take(MAX_DONE) {

@@ -3,29 +3,23 @@
 //!
 //! Reports of one appliance keep their order. Nothing is answered before the commit (R28).
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mainstay_shared::directive::Directive;
-use mainstay_shared::heartbeat::PollRequest;
 use mainstay_shared::ids::CollectorEpoch;
-use mainstay_shared::report::ReportRequest;
 use mainstay_shared::time_source::UnixMs;
 use tokio::sync::{mpsc, oneshot};
 
 use super::World;
-use super::heartbeat_arrives::heartbeat_arrives;
-use super::report_arrives::{Outcome, Taking, report_arrives};
+use super::batch::{Answer, Message, Said, take_batch};
+use super::report_arrives::Outcome;
 use crate::appliances::clone::StaleReason;
 use crate::appliances::links::LinkKey;
-use crate::appliances::{Identity, directives, links};
-use crate::audit;
-use crate::db::{Conn, Turn, mark_change, transact};
+use crate::appliances::{Identity, links};
+use crate::db::{Turn, transact};
 use crate::intake::counts::Counts;
-use crate::intake::store as records;
 
 /// Messages that may wait for the worker; more are told to come later.
 const QUEUE: usize = 4096;
@@ -34,26 +28,6 @@ const BATCH: usize = 256;
 
 /// Ended epochs that speak are counted this long after the last.
 const LATELY: Duration = Duration::from_secs(3600);
-
-/// What an agent sent.
-#[derive(Debug)]
-pub(crate) enum Message {
-    /// Spooled records.
-    Report(ReportRequest),
-    /// The request of a long poll.
-    Heartbeat(PollRequest),
-}
-
-/// What became of a message, committed.
-#[derive(Debug, Clone)]
-pub(crate) enum Answer {
-    /// A report, with the head of its tenant's audit chain at commit.
-    Report(Outcome, (i64, String)),
-    /// A heartbeat, with what is asked of the appliance now.
-    Heartbeat(Vec<Directive>),
-    /// The appliance is gone.
-    Gone,
-}
 
 /// Why a message was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -80,9 +54,7 @@ pub(crate) struct Intake {
 
 #[derive(Debug)]
 struct Job {
-    who: Identity,
-    received_at: UnixMs,
-    message: Message,
+    said: Said,
     answer: oneshot::Sender<Result<Answer, NotTaken>>,
 }
 
@@ -134,7 +106,7 @@ impl Intake {
     /// [`NotTaken`]: the agent keeps it and comes again.
     pub(crate) async fn take(&self, who: Identity, received_at: UnixMs, message: Message) -> Result<Answer, NotTaken> {
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Job { who, received_at, message, answer }).map_err(|_| NotTaken::Busy)?;
+        self.queue.try_send(Job { said: Said { who, received_at, message }, answer }).map_err(|_| NotTaken::Busy)?;
         answered.await.map_err(|_| NotTaken::Busy)?
     }
 }
@@ -180,7 +152,7 @@ impl Worker {
 
     fn refuse(&mut self, batch: Vec<Job>, error: &anyhow::Error) {
         for job in batch {
-            tracing::error!(appliance = %job.who.appliance_id, error = %format!("{error:#}"), "a message could not be taken");
+            tracing::error!(appliance = %job.said.who.appliance_id, error = %format!("{error:#}"), "a message could not be taken");
             self.counts.refused.get_or_create(&[("why", "failed")]).inc();
             self.answer(job, Err(if is_poison(error) { NotTaken::Poison } else { NotTaken::Failed }));
         }
@@ -195,11 +167,11 @@ impl Worker {
                 _ => false,
             };
             if ended {
-                self.ended_epochs.note(links::key(&job.who), self.world.time.monotonic());
+                self.ended_epochs.note(links::key(&job.said.who), self.world.time.monotonic());
             }
         }
         if job.answer.send(answer).is_err() {
-            tracing::debug!(appliance = %job.who.appliance_id, "the agent did not wait for its answer; it will ask again");
+            tracing::debug!(appliance = %job.said.who.appliance_id, "the agent did not wait for its answer; it will ask again");
         }
     }
 
@@ -245,101 +217,10 @@ fn is_poison(error: &anyhow::Error) -> bool {
 
 async fn commit(world: &World, ended_epochs: &EndedEpochs, batch: &[Job]) -> anyhow::Result<Vec<Answer>> {
     let ended_epochs = ended_epochs.lately();
-    let (answers, changed) = transact!(world.db, Turn::Intake, |tx| { take_batch(tx, world, &ended_epochs, batch).await });
+    let batch: Vec<&Said> = batch.iter().map(|job| &job.said).collect();
+    let (answers, changed) = transact!(world.db, Turn::Intake, |tx| { take_batch(tx, world, &ended_epochs, &batch).await });
     if changed {
         world.look_now.notify_one();
     }
     Ok(answers)
-}
-
-async fn take_batch(
-    tx: &mut Conn,
-    world: &World,
-    ended_epochs: &HashMap<LinkKey, u32>,
-    batch: &[Job],
-) -> anyhow::Result<(Vec<Answer>, bool)> {
-    let keys: Vec<_> = batch.iter().map(|job| links::key(&job.who)).collect::<HashSet<_>>().into_iter().collect();
-    let links = links::load(tx, &keys).await?;
-    let marks = records::load_marks(tx, &runs_of(batch)).await?;
-    let before = (links.clone(), marks.clone());
-    let config = Arc::clone(&world.config);
-    let mut taking = Taking {
-        tx,
-        config: &config,
-        rng: &world.rng,
-        links,
-        marks,
-        samples: Vec::new(),
-        losses: Vec::new(),
-        ended_epochs,
-        changed: false,
-    };
-    let mut answers = Vec::with_capacity(batch.len());
-    for job in batch {
-        answers.push(match &job.message {
-            Message::Report(request) => {
-                Answer::Report(report_arrives(&mut taking, &job.who, job.received_at, request).await?, (0, String::new()))
-            }
-            Message::Heartbeat(request) => {
-                if heartbeat_arrives(&mut taking, &job.who, job.received_at, request).await? {
-                    Answer::Heartbeat(Vec::new())
-                } else {
-                    Answer::Gone
-                }
-            }
-        });
-    }
-    let Taking { tx, links, marks, samples, losses, changed, .. } = taking;
-    links::save(tx, links.iter().filter(|(key, now)| before.0.get(*key) != Some(*now)).map(|(key, now)| (key, &now.link)))
-        .await?;
-    records::save_marks(tx, marks.iter().filter(|(key, seq)| before.1.get(*key) != Some(*seq)).map(|(key, seq)| (key, *seq)))
-        .await?;
-    records::add_samples(tx, &samples).await?;
-    records::add_losses(tx, &losses, world.time.now()).await?;
-    complete(tx, world, batch, &mut answers).await?;
-    if changed {
-        mark_change(tx).await?;
-    }
-    Ok((answers, changed))
-}
-
-/// Adds to the answers what is read once for the whole batch: open directives, heads of audit chains.
-async fn complete(tx: &mut Conn, world: &World, batch: &[Job], answers: &mut [Answer]) -> anyhow::Result<()> {
-    let polling: Vec<_> = batch
-        .iter()
-        .filter(|job| matches!(job.message, Message::Heartbeat(_)))
-        .map(|job| links::key(&job.who))
-        .collect::<HashSet<_>>()
-        .into_iter()
-        .collect();
-    let open = directives::open_of(tx, &polling, world.time.now()).await?;
-    let mut heads: HashMap<&str, (i64, String)> = HashMap::new();
-    for (job, answer) in batch.iter().zip(answers) {
-        match answer {
-            Answer::Heartbeat(directives) => *directives = open.get(&links::key(&job.who)).cloned().unwrap_or_default(),
-            Answer::Report(Outcome::Taken(taken), head) if !taken.receipted.is_empty() => {
-                let tenant = job.who.tenant_id.as_str();
-                if !heads.contains_key(tenant) {
-                    heads.insert(tenant, audit::head(tx, tenant).await?);
-                }
-                if let Some(found) = heads.get(tenant) {
-                    head.clone_from(found);
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// The runs whose watermarks a batch needs: of its senders' epochs and of every record's.
-fn runs_of(batch: &[Job]) -> Vec<Vec<String>> {
-    let mut runs = HashSet::new();
-    for job in batch {
-        let Message::Report(request) = &job.message else { continue };
-        for epoch in request.records.iter().map(|record| &record.id.epoch).chain([&request.epoch]) {
-            runs.insert(vec![job.who.tenant_id.clone(), job.who.appliance_id.to_string(), epoch.to_string()]);
-        }
-    }
-    runs.into_iter().collect()
 }

@@ -19,6 +19,7 @@ pub(crate) mod explain;
 pub(crate) mod silence_falls;
 pub(crate) mod report_arrives;
 pub(crate) mod heartbeat_arrives;
+pub(crate) mod batch;
 pub(crate) mod intake_worker;
 pub(crate) mod appliance_enrols;
 pub(crate) mod certificate_renews;

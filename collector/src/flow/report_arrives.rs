@@ -5,21 +5,25 @@
 
 use std::collections::HashMap;
 
-use mainstay_shared::ids::{Lane, Nonce, RecordId};
-use mainstay_shared::record::{Gap, Goodbye, Payload, Record, Started};
-use mainstay_shared::report::{RefusedRecord, ReportRequest};
+use mainstay_shared::fault::{FaultChange, FaultChangeKind, FaultGrounds, FaultKey};
+use mainstay_shared::ids::{Epoch, Lane, Nonce, RecordId};
+use mainstay_shared::record::{Gap, Goodbye, Payload, Started};
+use mainstay_shared::report::RefusedRecord;
 use mainstay_shared::time_source::UnixMs;
 use ring::rand::SystemRandom;
 
 use super::collector_faults;
 use super::faults_arrive::{ArrivedChange, ArrivedFrom, faults_arrive};
 use crate::appliances::clone::{HoldReason, NonceVerdict, Remembered, Said, StaleReason, judge};
-use crate::appliances::links::{Link, LinkKey, LoadedLink};
+use crate::appliances::links::{self, Away, Link, LinkKey, LoadedLink};
 use crate::appliances::{ApplianceEvent, ApplianceState, Identity, store, subject};
 use crate::audit;
 use crate::config::Config;
 use crate::db::Conn;
-use crate::intake::rules::{self, Frame, Place};
+use crate::faults::store as faults;
+use crate::intake::marks::Marks;
+use crate::intake::ready::{Content, ReadyRecord, ReadyReport};
+use crate::intake::rules::{self, Frame, Made, Place};
 use crate::intake::{LaneKey, Loss, StoredSamples, store as records};
 
 /// The code of the fault that a copy raises, on the component `agent`.
@@ -31,7 +35,7 @@ pub(crate) struct Taking<'t> {
     pub(crate) config: &'t Config,
     pub(crate) rng: &'t SystemRandom,
     pub(crate) links: HashMap<LinkKey, LoadedLink>,
-    pub(crate) marks: HashMap<LaneKey, u64>,
+    pub(crate) marks: Marks,
     pub(crate) samples: Vec<(LinkKey, StoredSamples)>,
     pub(crate) losses: Vec<Loss>,
     /// How often an ended epoch of an appliance has spoken lately.
@@ -67,6 +71,8 @@ pub(crate) struct Taken {
     pub(crate) lost: [u64; 2],
     /// Another run of the agent had spoken in between: two machines take turns.
     pub(crate) ended_epoch: bool,
+    /// The sender says goodbye: its services are unknown from now on.
+    pub(crate) says_goodbye: bool,
     /// The appliance was held by this report.
     pub(crate) newly_held: bool,
 }
@@ -76,13 +82,13 @@ pub(crate) async fn report_arrives(
     taking: &mut Taking<'_>,
     who: &Identity,
     received_at: UnixMs,
-    request: &ReportRequest,
+    request: &ReadyReport,
 ) -> anyhow::Result<Outcome> {
     let key = (who.tenant_id.clone(), who.appliance_id.to_string());
     let Some(loaded) = taking.links.get(&key) else { return Ok(Outcome::Gone) };
-    let epoch_known = Lane::ALL.into_iter().any(|lane| taking.marks.contains_key(&lane_key(&key, &request.epoch, lane)));
+    let epoch_known = Lane::ALL.into_iter().any(|lane| taking.marks.knows(&lane_key(&key, &request.epoch, lane)));
     let ended_epochs = taking.ended_epochs.get(&key).copied().unwrap_or_default();
-    let verdict = verdict_on(&loaded.link, request, epoch_known, ended_epochs);
+    let verdict = verdict_on(loaded.link(), request, epoch_known, ended_epochs);
     if let NonceVerdict::Stale(reason) = verdict {
         return Ok(Outcome::Stale(reason));
     }
@@ -92,7 +98,6 @@ pub(crate) async fn report_arrives(
         key,
         taken: Taken::default(),
         changes: Vec::new(),
-        goodbye: false,
     };
     if let NonceVerdict::Copy(reason) = verdict {
         story.taken.ended_epoch = reason == HoldReason::TwoRuns;
@@ -108,7 +113,7 @@ pub(crate) async fn report_arrives(
     Ok(Outcome::Taken(Box::new(story.taken)))
 }
 
-fn verdict_on(link: &Link, request: &ReportRequest, epoch_known: bool, ended_epochs: u32) -> NonceVerdict {
+fn verdict_on(link: &Link, request: &ReadyReport, epoch_known: bool, ended_epochs: u32) -> NonceVerdict {
     let remembered =
         Remembered { epoch: &link.epoch, attempt: link.attempt, nonce: &link.nonce, nonce_before: &link.nonce_before };
     let said = Said {
@@ -121,7 +126,8 @@ fn verdict_on(link: &Link, request: &ReportRequest, epoch_known: bool, ended_epo
     judge(remembered, said)
 }
 
-fn lane_key((tenant_id, appliance_id): &LinkKey, epoch: &mainstay_shared::ids::Epoch, lane: Lane) -> LaneKey {
+/// A lane of an appliance's run.
+pub(super) fn lane_key((tenant_id, appliance_id): &LinkKey, epoch: &Epoch, lane: Lane) -> LaneKey {
     LaneKey { tenant_id: tenant_id.clone(), appliance_id: appliance_id.clone(), epoch: epoch.clone(), lane }
 }
 
@@ -132,12 +138,10 @@ struct Story {
     frame: Frame,
     taken: Taken,
     changes: Vec<ArrivedChange>,
-    /// The sender says goodbye in this report.
-    goodbye: bool,
 }
 
 impl Story {
-    async fn take_records(&mut self, taking: &mut Taking<'_>, request: &ReportRequest) -> anyhow::Result<()> {
+    async fn take_records(&mut self, taking: &mut Taking<'_>, request: &ReadyReport) -> anyhow::Result<()> {
         let mut touched: Vec<LaneKey> = Vec::new();
         for record in &request.records {
             let lane = lane_key(&self.key, &record.id.epoch, record.id.lane);
@@ -146,7 +150,7 @@ impl Story {
                 touched.push(lane);
             }
         }
-        self.taken.acks = touched.iter().map(|lane| lane.record(taking.marks.get(lane).copied().unwrap_or_default())).collect();
+        self.taken.acks = touched.iter().map(|lane| lane.record(taking.marks.of(lane))).collect();
         if let Some(first) = self.taken.refused.first() {
             let event = ApplianceEvent::RecordsRefused {
                 count: self.taken.refused.len() as u64,
@@ -162,54 +166,62 @@ impl Story {
         &mut self,
         taking: &mut Taking<'_>,
         lane: &LaneKey,
-        record: &Record,
-        all: &[Record],
+        record: &ReadyRecord,
+        all: &[ReadyRecord],
     ) -> anyhow::Result<()> {
-        let body = serde_json::to_string(record)?;
-        let payload = match rules::clean(record, body.len()) {
-            Ok(payload) => payload,
+        let content = match &record.content {
+            Ok(content) => content,
             Err(unfit) => {
                 self.taken.refused.push(RefusedRecord { id: record.id.clone(), why: unfit.to_string() });
                 self.settle(taking, lane, record, all);
                 return Ok(());
             }
         };
-        let before = taking.marks.get(lane).is_some_and(|mark| record.id.seq <= *mark);
+        let before = record.id.seq <= taking.marks.of(lane);
+        let occurred_at = self.occurred_at(record);
         let mut id = record.id.clone();
-        if lane.lane == Lane::Fault {
-            let hash = record.hash();
+        if let (Lane::Fault, Content::Other { payload, json, hash }) = (lane.lane, content) {
             let known = if before { records::known_hashes(taking.tx, &self.key, &record.id).await? } else { Vec::new() };
             self.taken.receipted.push((record.id.clone(), hash.clone()));
             // A gap in the place of a record that arrived after all: the box lost its own copy (damage) before the answer came.
-            let lost_copy = !known.is_empty() && matches!(payload, Payload::Gap(_));
-            if known.contains(&hash) || lost_copy {
+            let lost_copy = !known.is_empty() && matches!(**payload, Payload::Gap(_));
+            if known.contains(hash) || lost_copy {
                 self.taken.replays += 1;
                 return Ok(());
             }
             if !known.is_empty() {
                 self.hold(taking, HoldReason::OtherRecordSameId).await?;
-                id = rules::id_of_its_own(&record.id, &hash);
+                id = rules::id_of_its_own(&record.id, hash);
             }
-            let times = (self.frame.received_at, rules::occurred_at(&self.frame, record));
-            records::add_fault_record(taking.tx, &self.key, &record.id, &hash, times, &body).await?;
+            let times = (self.frame.received_at, occurred_at);
+            records::add_fault_record(taking.tx, &self.key, &record.id, hash, times, json).await?;
         } else if before {
             self.taken.replays += 1;
             return Ok(());
         }
         self.settle(taking, lane, record, all);
         self.taken.new_records[lane_index(lane.lane)] += 1;
-        self.take_payload(taking, lane, record, id, payload).await
+        match content {
+            Content::Samples(samples) => {
+                let (from_at, metrics) = (occurred_at.plus_ms(-samples.span_ms), samples.metrics.clone());
+                taking.samples.push((self.key.clone(), StoredSamples { from_at, to_at: occurred_at, metrics }));
+                Ok(())
+            }
+            Content::Other { payload, .. } => self.take_payload(taking, lane, record, (id, occurred_at), payload).await,
+        }
+    }
+
+    fn occurred_at(&self, record: &ReadyRecord) -> UnixMs {
+        rules::occurred_at(&self.frame, Made { epoch: &record.id.epoch, at: record.at, mono_ms: record.mono_ms })
     }
 
     /// Moves the watermark over a record, noting holes that nobody explains.
-    fn settle(&mut self, taking: &mut Taking<'_>, lane: &LaneKey, record: &Record, all: &[Record]) {
-        let mark = taking.marks.entry(lane.clone()).or_default();
+    fn settle(&mut self, taking: &mut Taking<'_>, lane: &LaneKey, record: &ReadyRecord, all: &[ReadyRecord]) {
+        let mark = taking.marks.of(lane);
         let seq = record.id.seq.min(i64::MAX.unsigned_abs());
-        if seq <= *mark {
-            return;
-        }
-        if seq > *mark + 1
-            && let Place::AfterHoles(holes) = rules::place(*mark, seq, &explained(lane, all))
+        taking.marks.raise(lane, seq);
+        if seq > mark + 1
+            && let Place::AfterHoles(holes) = rules::place(mark, seq, &explained(lane, all))
         {
             for (from_seq, to_seq) in holes {
                 let count = to_seq - from_seq + 1;
@@ -217,43 +229,69 @@ impl Story {
                 taking.losses.push(Loss { lane: lane.clone(), from_seq, to_seq, why: "missing".to_owned(), count });
             }
         }
-        *mark = seq;
     }
 
     async fn take_payload(
         &mut self,
         taking: &mut Taking<'_>,
         lane: &LaneKey,
-        record: &Record,
-        id: RecordId,
-        payload: Payload,
+        record: &ReadyRecord,
+        (id, occurred_at): (RecordId, UnixMs),
+        payload: &Payload,
     ) -> anyhow::Result<()> {
-        let occurred_at = rules::occurred_at(&self.frame, record);
         match payload {
-            Payload::Fault(change) => self.changes.push(ArrivedChange { record: id, occurred_at, change }),
-            Payload::Samples(samples) => {
-                let span_ms = samples.to.since_ms(samples.from).clamp(0, 86_400_000);
-                let stored =
-                    StoredSamples { from_at: occurred_at.plus_ms(-span_ms), to_at: occurred_at, metrics: samples.metrics };
-                taking.samples.push((self.key.clone(), stored));
+            Payload::Fault(change) => self.changes.push(ArrivedChange { record: id, occurred_at, change: change.clone() }),
+            Payload::Gap(gap) => self.take_gap(taking, lane, gap.clone()).await?,
+            Payload::OpenFaults(open) if record.id.epoch == self.frame.epoch => {
+                self.end_all_but(taking, (&id, occurred_at), &open.episodes).await?;
             }
-            Payload::Gap(gap) => self.take_gap(taking, lane, gap).await?,
-            Payload::Started(started) if record.id.epoch == self.frame.epoch => self.take_start(taking, &started).await?,
+            Payload::Started(started) if record.id.epoch == self.frame.epoch => self.take_start(taking, started).await?,
             Payload::Goodbye(goodbye) if record.id.epoch == self.frame.epoch => {
-                self.take_goodbye(taking, record, occurred_at, goodbye);
+                self.take_goodbye(taking, record, occurred_at, goodbye).await?;
             }
             Payload::Test(test) => {
-                self.note(taking, &ApplianceEvent::TestReceived { mark: test.mark, note: test.note }).await?;
+                self.note(taking, &ApplianceEvent::TestReceived { mark: test.mark.clone(), note: test.note.clone() }).await?;
             }
             // A start or goodbye of an epoch that has ended: kept as a record, overtaken as news.
-            Payload::Started(_) | Payload::Goodbye(_) => {}
+            Payload::Started(_) | Payload::Goodbye(_) | Payload::OpenFaults(_) | Payload::Samples(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The agent told all that is open: what else is held open of it ended after the backup that the collector's memory came from.
+    /// A copy's word ends nothing.
+    async fn end_all_but(
+        &mut self,
+        taking: &mut Taking<'_>,
+        (id, occurred_at): (&RecordId, UnixMs),
+        open: &[RecordId],
+    ) -> anyhow::Result<()> {
+        if taking.links.get(&self.key).is_none_or(|loaded| loaded.state == ApplianceState::Held) {
+            return Ok(());
+        }
+        for held in faults::open_of_appliance(taking.tx, &self.key.0, &self.key.1).await? {
+            // What the collector found itself has no agent's id.
+            let Ok(episode) = held.episode.parse::<RecordId>() else { continue };
+            if open.contains(&episode) {
+                continue;
+            }
+            let change = FaultChange {
+                kind: FaultChangeKind::Cleared,
+                key: FaultKey::new(held.component, held.code),
+                episode: Some(episode),
+                level: held.level,
+                summary: String::new(),
+                grounds: FaultGrounds::default(),
+                at: occurred_at,
+                present_at_start: false,
+            };
+            self.changes.push(ArrivedChange { record: id.clone(), occurred_at, change });
         }
         Ok(())
     }
 
     async fn take_gap(&mut self, taking: &mut Taking<'_>, lane: &LaneKey, gap: Gap) -> anyhow::Result<()> {
-        let mark = taking.marks.entry(lane.clone()).or_default();
-        *mark = (*mark).max(gap.to_seq);
+        taking.marks.raise(lane, gap.to_seq);
         self.taken.lost[lane_index(lane.lane)] += gap.count;
         if lane.lane == Lane::Fault {
             let event = ApplianceEvent::RecordsLost { lane: "fault".to_owned(), count: gap.count, why: gap.why.clone() };
@@ -265,27 +303,29 @@ impl Story {
     }
 
     async fn take_start(&mut self, taking: &mut Taking<'_>, started: &Started) -> anyhow::Result<()> {
-        let told = (started.hostname.clone(), started.agent_version.clone(), started.platform.clone());
-        if let Some(loaded) = taking.links.get_mut(&self.key)
-            && loaded.told != told
-        {
-            store::set_told(taking.tx, &self.key.0, &self.key.1, &told.0, &told.1, &told.2).await?;
-            loaded.told = told;
-        }
+        let Started { hostname, agent_version, platform, .. } = started;
+        store::set_told(taking.tx, &self.key.0, &self.key.1, hostname, agent_version, platform).await?;
         records::declare_services(taking.tx, &self.key, &started.services, self.frame.received_at).await?;
         taking.changed = true;
         Ok(())
     }
 
-    fn take_goodbye(&mut self, taking: &mut Taking<'_>, record: &Record, occurred_at: UnixMs, goodbye: Goodbye) {
-        let Some(loaded) = taking.links.get_mut(&self.key) else { return };
+    async fn take_goodbye(
+        &mut self,
+        taking: &mut Taking<'_>,
+        record: &ReadyRecord,
+        occurred_at: UnixMs,
+        goodbye: &Goodbye,
+    ) -> anyhow::Result<()> {
+        let Some(loaded) = taking.links.get_mut(&self.key) else { return Ok(()) };
         // The agent's clock may be off: the span to its return is what counts.
         let back = goodbye.expected_return_at.map(|back| occurred_at.plus_ms(back.since_ms(record.at).max(0)));
-        loaded.link.goodbye_reason = goodbye.reason;
-        loaded.link.goodbye_at = Some(occurred_at);
-        loaded.link.expected_back_at = back;
-        self.goodbye = true;
+        let away = Away { reason: goodbye.reason.clone(), since_at: occurred_at, expected_back_at: back };
+        links::set_away(taking.tx, &self.key, Some(&away)).await?;
+        loaded.said_goodbye = true;
+        self.taken.says_goodbye = true;
         taking.changed = true;
+        Ok(())
     }
 
     /// A copy speaks: the appliance is held, recorded and told of, once; its faults are still taken (R25).
@@ -304,10 +344,13 @@ impl Story {
         Ok(())
     }
 
-    async fn move_link(&mut self, taking: &mut Taking<'_>, request: &ReportRequest, verdict: NonceVerdict) -> anyhow::Result<()> {
+    async fn move_link(&mut self, taking: &mut Taking<'_>, request: &ReadyReport, verdict: NonceVerdict) -> anyhow::Result<()> {
         let received_at = self.frame.received_at;
         let Some(loaded) = taking.links.get_mut(&self.key) else { return Ok(()) };
-        let link = &mut loaded.link;
+        if loaded.link().epoch != request.epoch.as_str() && !self.taken.says_goodbye {
+            forget_goodbye(taking.tx, &self.key, loaded).await?;
+        }
+        let link = loaded.touch();
         let nonce = match link.nonce.parse() {
             Ok(nonce) if verdict == NonceVerdict::HandOutAgain => nonce,
             _ => {
@@ -316,9 +359,6 @@ impl Story {
                 nonce
             }
         };
-        if link.epoch != request.epoch.as_str() && !self.goodbye {
-            forget_goodbye(link);
-        }
         link.epoch = request.epoch.to_string();
         link.attempt = i64::try_from(request.attempt).unwrap_or(i64::MAX);
         link.clock_offset_ms = request.sent_at.since_ms(received_at);
@@ -335,15 +375,16 @@ impl Story {
 }
 
 /// A goodbye is over when another run of the agent speaks.
-pub(crate) fn forget_goodbye(link: &mut Link) {
-    link.goodbye_reason.clear();
-    link.goodbye_at = None;
-    link.expected_back_at = None;
+pub(crate) async fn forget_goodbye(tx: &mut Conn, key: &LinkKey, loaded: &mut LoadedLink) -> Result<(), sqlx::Error> {
+    if std::mem::take(&mut loaded.said_goodbye) {
+        links::set_away(tx, key, None).await?;
+    }
+    Ok(())
 }
 
 /// An appliance that was silent is heard again.
 pub(crate) async fn hear(taking: &mut Taking<'_>, key: &LinkKey, from: &ArrivedFrom, now: UnixMs) -> anyhow::Result<()> {
-    let was_silent = taking.links.get_mut(key).and_then(|loaded| loaded.link.silent_since_at.take()).is_some();
+    let was_silent = taking.links.get_mut(key).and_then(|loaded| loaded.silent_since_at.take()).is_some();
     if was_silent {
         collector_faults::appliance_is_back(taking.tx, taking.config, now, from).await?;
         taking.changed = true;
@@ -352,13 +393,10 @@ pub(crate) async fn hear(taking: &mut Taking<'_>, key: &LinkKey, from: &ArrivedF
 }
 
 /// The ranges that the report's own gap records explain for a lane.
-fn explained(lane: &LaneKey, all: &[Record]) -> Vec<(u64, u64)> {
+fn explained(lane: &LaneKey, all: &[ReadyRecord]) -> Vec<(u64, u64)> {
     all.iter()
         .filter(|record| record.id.epoch == lane.epoch && record.id.lane == lane.lane)
-        .filter_map(|record| match &record.payload {
-            Payload::Gap(gap) if gap.from_seq > 0 && gap.from_seq <= gap.to_seq => Some((gap.from_seq, gap.to_seq)),
-            _ => None,
-        })
+        .filter_map(ReadyRecord::explains)
         .collect()
 }
 

@@ -32,7 +32,6 @@ pub(super) async fn once(world: &World, now: UnixMs) -> anyhow::Result<()> {
         return Ok(());
     }
     let quiet = links::quiet(&mut conn, now.plus_ms(-half_ms)).await?;
-    let per_site = links::per_site(&mut conn).await?;
     let ours_open = faults::open_of_tenant(&mut conn, VENDOR_TENANT).await?;
     let is_ours_already = ours_open.iter().any(|episode| episode.code == CODE_MASS_SILENCE);
     drop(conn);
@@ -46,7 +45,8 @@ pub(super) async fn once(world: &World, now: UnixMs) -> anyhow::Result<()> {
     let unheard: Vec<&QuietLink> =
         judged.iter().filter(|(_, hearing)| matches!(hearing, Hearing::Quiet | Hearing::Silent)).map(|(link, _)| *link).collect();
     let unticketed: Vec<&QuietLink> = unheard.iter().copied().filter(|link| link.silent_since_at.is_none()).collect();
-    let customers = per_site.keys().map(|(tenant_id, _)| tenant_id).collect::<BTreeSet<_>>().len();
+    let told_apart = !unticketed.is_empty() || is_ours_already;
+    let customers = if told_apart { links::customers_heard(&mut *world.db.read().await?).await? } else { 0 };
     let any_silent = judged.iter().any(|(link, hearing)| *hearing == Hearing::Silent && link.silent_since_at.is_none());
     match whose(&unticketed, customers, is_ours_already, now, silence_after) {
         Whose::Ours { silent_customers, customers } if any_silent || is_ours_already => {
@@ -55,8 +55,14 @@ pub(super) async fn once(world: &World, now: UnixMs) -> anyhow::Result<()> {
         Whose::Ours { .. } => Ok(()),
         Whose::Customers => {
             if is_ours_already {
-                ours_is_over(world, now).await?;
+                // Those who are still on their way back get the time that they get after the collector's own start.
+                return ours_is_over(world, now).await;
             }
+            let whose_sites = unheard.iter().map(|link| (link.tenant_id.clone(), link.site_id.clone())).collect();
+            let per_site = match any_silent {
+                true => links::per_site(&mut *world.db.read().await?, &whose_sites).await?,
+                false => BTreeMap::new(),
+            };
             let sites = silent_sites(unheard.iter().copied(), &per_site);
             theirs(world, now, &judged, &sites).await
         }
@@ -73,6 +79,7 @@ async fn ours(world: &World, now: UnixMs, silent_customers: usize, customers: us
 
 async fn ours_is_over(world: &World, now: UnixMs) -> anyhow::Result<()> {
     transact!(world.db, Turn::Intake, |tx| {
+        links::collector_starts(tx, now).await?;
         clear(tx, &world.config, now, &vendor(), COMPONENT_LINK, CODE_MASS_SILENCE, "most_heard_again").await
     });
     Ok(())

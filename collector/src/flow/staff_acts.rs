@@ -23,7 +23,7 @@ pub(crate) async fn act(world: &World, by: &By, ticket_id: &str, act: Act) -> an
     let now = world.time.now();
     let desk = Desk { config: &world.config, now, actor: &by.actor };
     let act = cleaned(act);
-    Ok(transact!(world.db, Turn::Console, |tx| {
+    let done = transact!(world.db, Turn::Console, |tx| {
         let Some(mut ticket) = tickets::find(tx, ticket_id).await? else {
             return Ok(Err(Refused::NoSuchTicket { ticket_id: ticket_id.to_owned() }));
         };
@@ -36,7 +36,10 @@ pub(crate) async fn act(world: &World, by: &By, ticket_id: &str, act: Act) -> an
             happened(tx, desk, &mut ticket, event).await?;
         }
         Ok(Ok(ticket))
-    }))
+    });
+    // Its notice and everybody's page need not wait for the next look.
+    world.look_now.notify_one();
+    Ok(done)
 }
 
 async fn circumstances(tx: &mut Conn, ticket: &Ticket, act: &Act) -> anyhow::Result<Circumstances> {
@@ -111,7 +114,7 @@ pub(crate) async fn open_for_customer(
     }
     let now = world.time.now();
     let desk = Desk { config: &world.config, now, actor: &by.actor };
-    Ok(transact!(world.db, Turn::Console, |tx| {
+    let opened = transact!(world.db, Turn::Console, |tx| {
         if let Some(refused) = unknown(tx, &request).await? {
             return Ok(Err(refused));
         }
@@ -119,7 +122,9 @@ pub(crate) async fn open_for_customer(
         let mut ticket = by_phone(&request, &summary, number, now)?;
         opens(tx, desk, &mut ticket, false).await?;
         Ok(Ok(ticket))
-    }))
+    });
+    world.look_now.notify_one();
+    Ok(opened)
 }
 
 async fn unknown(tx: &mut Conn, request: &CustomerRequest) -> anyhow::Result<Option<Refused>> {

@@ -1,11 +1,13 @@
 //! Intake: a report is accepted once. Size and form, the order of records, what was lost on the way.
 //!
-//! Passive: `rules` decide on single records, `store` keeps them, `counts` counts. Identity was settled before (R13), what a
+//! Passive: `rules` decide on single records, `ready` prepares them, `store` keeps them, `counts` counts. Identity was settled before (R13), what a
 //! fault means comes after. Nothing here answers an agent: that happens after commit only (R28).
 
 use mainstay_shared::ids::{Epoch, Lane, RecordId};
 
+pub(crate) mod marks;
 pub(crate) mod rules;
+pub(crate) mod ready;
 pub(crate) mod store;
 pub(crate) mod counts;
 
@@ -41,5 +43,6 @@ pub(crate) struct Loss {
 pub(crate) struct StoredSamples {
     pub(crate) from_at: mainstay_shared::time_source::UnixMs,
     pub(crate) to_at: mainstay_shared::time_source::UnixMs,
-    pub(crate) metrics: std::collections::BTreeMap<String, mainstay_shared::record::Folded>,
+    /// zstd of the metrics' JSON.
+    pub(crate) metrics: Vec<u8>,
 }

@@ -3,13 +3,16 @@
 //! Text is cleaned on the way in, names are refused when they could not be one (R11). A refused record is acknowledged too: it
 //! must not come again and never blocks the queue.
 
+use std::collections::BTreeMap;
+
 use mainstay_shared::check::{CheckResult, DeclaredService};
 use mainstay_shared::fault::FaultChange;
 use mainstay_shared::ids::{Epoch, Lane, RecordId};
 use mainstay_shared::limits::{
-    MAX_CHECKS, MAX_NAME_CHARS, MAX_RECORD_BYTES, MAX_SERVICES, MAX_TEXT_CHARS, MAX_VALUES, clean_text, is_good_name,
+    MAX_CHECKS, MAX_NAME_CHARS, MAX_OPEN_FAULTS, MAX_RECORD_BYTES, MAX_SERVICES, MAX_TEXT_CHARS, MAX_VALUES, clean_text,
+    is_good_name,
 };
-use mainstay_shared::record::{Gap, Goodbye, Payload, Record, Samples, Started, TestMessage};
+use mainstay_shared::record::{Folded, Gap, Goodbye, Payload, Record, Started, TestMessage};
 use mainstay_shared::time_source::UnixMs;
 use ring::digest;
 
@@ -53,10 +56,18 @@ pub(crate) struct Frame {
     pub(crate) sent_mono_ms: u64,
 }
 
+/// The clocks of a record: when it was made by its maker's reckoning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Made<'a> {
+    pub(crate) epoch: &'a Epoch,
+    pub(crate) at: UnixMs,
+    pub(crate) mono_ms: u64,
+}
+
 /// When a record was made, by the collector's clock: receipt minus its monotonic age within the sender's epoch; for an older
 /// epoch, whose monotonic clock is gone, what the agent's wall clock said, but never later than receipt.
-pub(crate) fn occurred_at(frame: &Frame, record: &Record) -> UnixMs {
-    if record.id.epoch == frame.epoch {
+pub(crate) fn occurred_at(frame: &Frame, record: Made<'_>) -> UnixMs {
+    if *record.epoch == frame.epoch {
         let age_ms = frame.sent_mono_ms.saturating_sub(record.mono_ms);
         frame.received_at.plus_ms(i64::try_from(age_ms).unwrap_or(i64::MAX).saturating_neg())
     } else {
@@ -87,29 +98,34 @@ pub(crate) enum Unfit {
     Range,
 }
 
-/// The record's payload with all its texts cleaned.
+/// The payload of a record other than samples, with all its texts cleaned.
 ///
 /// # Errors
 /// [`Unfit`] says why the record is set aside.
 pub(crate) fn clean(record: &Record, json_bytes: usize) -> Result<Payload, Unfit> {
-    if record.id.seq == 0 || i64::try_from(record.id.seq).is_err() {
-        return Err(Unfit::Number(record.id.seq));
-    }
-    if json_bytes > MAX_RECORD_BYTES {
-        return Err(Unfit::TooLarge(json_bytes));
-    }
+    fit(&record.id, json_bytes)?;
     let in_fault_lane = record.id.lane == Lane::Fault;
     match &record.payload {
-        Payload::Samples(samples) if !in_fault_lane => clean_samples(samples).map(Payload::Samples),
         Payload::Gap(gap) => clean_gap(gap).map(Payload::Gap),
         Payload::Fault(change) if in_fault_lane => clean_fault(change).map(Payload::Fault),
         Payload::Started(started) if in_fault_lane => clean_started(started).map(Payload::Started),
         Payload::Goodbye(goodbye) if in_fault_lane => {
             Ok(Payload::Goodbye(Goodbye { reason: word(&goodbye.reason), ..goodbye.clone() }))
         }
+        Payload::OpenFaults(open) if in_fault_lane => {
+            most(open.episodes.len(), MAX_OPEN_FAULTS, "open faults")?;
+            Ok(Payload::OpenFaults(open.clone()))
+        }
         Payload::Test(test) if in_fault_lane => Ok(Payload::Test(TestMessage { mark: word(&test.mark), note: line(&test.note) })),
         _ => Err(Unfit::Lane(record.id.lane.as_str())),
     }
+}
+
+fn fit(id: &RecordId, json_bytes: usize) -> Result<(), Unfit> {
+    if id.seq == 0 || i64::try_from(id.seq).is_err() {
+        return Err(Unfit::Number(id.seq));
+    }
+    if json_bytes > MAX_RECORD_BYTES { Err(Unfit::TooLarge(json_bytes)) } else { Ok(()) }
 }
 
 fn clean_fault(change: &FaultChange) -> Result<FaultChange, Unfit> {
@@ -157,10 +173,14 @@ fn clean_service(service: &DeclaredService) -> Result<DeclaredService, Unfit> {
     Ok(DeclaredService { title: line(&service.title), ..service.clone() })
 }
 
-fn clean_samples(samples: &Samples) -> Result<Samples, Unfit> {
-    most(samples.metrics.len(), MAX_VALUES, "metrics")?;
-    samples.metrics.keys().try_for_each(|metric| name(metric, "metric"))?;
-    Ok(samples.clone())
+/// Whether samples are fit to be taken as they are: there is nothing in them to clean.
+///
+/// # Errors
+/// [`Unfit`] says why the record is set aside.
+pub(crate) fn fit_samples(id: &RecordId, metrics: &BTreeMap<String, Folded>, json_bytes: usize) -> Result<(), Unfit> {
+    fit(id, json_bytes)?;
+    most(metrics.len(), MAX_VALUES, "metrics")?;
+    metrics.keys().try_for_each(|metric| name(metric, "metric"))
 }
 
 fn clean_gap(gap: &Gap) -> Result<Gap, Unfit> {

@@ -1,9 +1,7 @@
 //! What intake keeps: watermarks per (epoch, lane), fault-lane records, losses, samples, declared services.
 //!
-//! Watermarks of a batch are loaded with one statement and written back with one; so are samples and losses. Functions take a
+//! What a batch brings is written with one statement a table. Functions take a
 //! transaction: what they write commits with everything else of its report.
-
-use std::collections::HashMap;
 
 use mainstay_shared::check::DeclaredService;
 use mainstay_shared::ids::{Lane, RecordId};
@@ -15,18 +13,15 @@ use crate::appliances::links::LinkKey;
 use crate::db::Conn;
 use crate::db::multi_row::{self, Value};
 
-/// The level of compression of a record of samples: small blocks, many of them.
-const ZSTD_LEVEL: i32 = 3;
-
-/// The watermarks of the given runs: `(tenant, appliance, epoch)`.
-pub(crate) async fn load_marks(tx: &mut Conn, runs: &[Vec<String>]) -> anyhow::Result<HashMap<LaneKey, u64>> {
+/// The watermarks of the given runs that have rows of their own: `(tenant, appliance, epoch)`.
+pub(crate) async fn load_marks(tx: &mut Conn, runs: &[Vec<String>]) -> anyhow::Result<Vec<(LaneKey, u64)>> {
     let rows = multi_row::select(
         tx,
         "SELECT tenant_id, appliance_id, epoch, lane, seq FROM lane_marks WHERE (tenant_id, appliance_id, epoch)",
         runs,
     )
     .await?;
-    let mut marks = HashMap::with_capacity(rows.len());
+    let mut marks = Vec::with_capacity(rows.len());
     for row in &rows {
         let lane: String = row.try_get("lane")?;
         let Some(lane) = Lane::ALL.into_iter().find(|known| known.as_str() == lane) else { continue };
@@ -36,7 +31,7 @@ pub(crate) async fn load_marks(tx: &mut Conn, runs: &[Vec<String>]) -> anyhow::R
             epoch: row.try_get::<String, _>("epoch")?.parse()?,
             lane,
         };
-        marks.insert(key, u64::try_from(row.try_get::<i64, _>("seq")?)?);
+        marks.push((key, u64::try_from(row.try_get::<i64, _>("seq")?)?));
     }
     Ok(marks)
 }
@@ -53,11 +48,11 @@ pub(crate) async fn save_marks(tx: &mut Conn, marks: impl Iterator<Item = (&Lane
     multi_row::insert(
         tx,
         "lane_marks (tenant_id, appliance_id, epoch, lane, seq)",
+        "",
         "ON CONFLICT (tenant_id, appliance_id, epoch, lane) DO UPDATE SET seq = excluded.seq",
         rows,
     )
     .await
-    .map(drop)
 }
 
 /// The hashes under which a fault-lane record's id was taken before: empty, one, or (after a copy) several.
@@ -115,29 +110,24 @@ pub(crate) async fn add_losses(tx: &mut Conn, losses: &[Loss], now: UnixMs) -> R
     multi_row::insert(
         tx,
         "gaps (tenant_id, appliance_id, epoch, lane, from_seq, to_seq, why, lost_count, received_at)",
+        "",
         "ON CONFLICT (tenant_id, appliance_id, epoch, lane, from_seq) DO NOTHING",
         rows,
     )
     .await
-    .map(drop)
 }
 
-/// Keeps samples, compressed.
-pub(crate) async fn add_samples(tx: &mut Conn, samples: &[(LinkKey, StoredSamples)]) -> anyhow::Result<()> {
-    let mut rows = Vec::with_capacity(samples.len());
-    for ((tenant_id, appliance_id), samples) in samples {
-        let json = serde_json::to_vec(&samples.metrics)?;
-        rows.push(vec![
-            Value::Text(tenant_id.clone()),
-            Value::Text(appliance_id.clone()),
-            Value::Int(samples.from_at.0),
-            Value::Int(samples.to_at.0),
-            Value::Blob(zstd::encode_all(json.as_slice(), ZSTD_LEVEL)?),
-        ]);
-    }
+/// Keeps samples.
+pub(crate) async fn add_samples(tx: &mut Conn, samples: Vec<(LinkKey, StoredSamples)>) -> anyhow::Result<()> {
+    let row = |((tenant_id, appliance_id), samples): (LinkKey, StoredSamples)| {
+        let (from_at, to_at) = (Value::Int(samples.from_at.0), Value::Int(samples.to_at.0));
+        vec![Value::Text(tenant_id), Value::Text(appliance_id), from_at, to_at, Value::Blob(samples.metrics)]
+    };
+    let rows = samples.into_iter().map(row).collect();
     multi_row::insert(
         tx,
         "samples (tenant_id, appliance_id, from_at, to_at, metrics)",
+        "",
         "ON CONFLICT (tenant_id, appliance_id, from_at, to_at) DO NOTHING",
         rows,
     )
@@ -172,6 +162,7 @@ pub(crate) async fn declare_services(
     multi_row::insert(
         tx,
         "declared_services (tenant_id, appliance_id, service, title, depends_on, interval_s, declared_at)",
+        "",
         "ON CONFLICT (tenant_id, appliance_id, service) DO NOTHING",
         rows,
     )

@@ -53,4 +53,6 @@ fn pages() -> Router<World> {
 }
 
 #[cfg(test)]
+mod plans;
+#[cfg(test)]
 mod tests;

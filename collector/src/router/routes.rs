@@ -75,6 +75,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route("GET", "/api/v1/appliances/{appliance}/health", READ),
     route("POST", "/api/v1/appliances/{appliance}/release", RULE),
     route("POST", "/api/v1/appliances/{appliance}/approve-renewal", RULE),
+    route("POST", "/api/v1/appliances/{appliance}/report-now", RULE),
     route("GET", "/api/v1/customers", READ),
     route("GET", "/api/v1/customers/{customer}/sites", READ),
     route("GET", "/api/v1/customers/{customer}/contacts", READ),

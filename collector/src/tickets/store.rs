@@ -6,8 +6,8 @@
 use mainstay_shared::severity::{Attribution, BusinessImpact, Severity};
 use mainstay_shared::time_source::UnixMs;
 use serde::Serialize;
-use sqlx::Row as _;
 use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::{Ticket, TicketEvent, TicketState, subject};
 use crate::audit;
@@ -24,30 +24,82 @@ pub(crate) struct Filter {
     pub(crate) severity: Option<Severity>,
     /// Tickets of this appliance, or that hold an episode of it.
     pub(crate) appliance_id: Option<String>,
-    /// Tickets that this member of staff took or was assigned.
-    pub(crate) staff_id: Option<String>,
+}
+
+impl Filter {
+    /// The text of its conditions, which ask for what is wanted only: each text has an index (docs/database.md). Bound beside the
+    /// text are `$1` the number below which the page lies, `$2` its length, then [`Filter::values`].
+    fn conditions(&self) -> String {
+        let mut text = "number < $1".to_owned();
+        let mut place = 3;
+        if self.not_closed {
+            text.push_str(" AND state <> 'closed'");
+        }
+        if let Some(state) = self.state {
+            text.push_str(&format!(" AND state = '{}'", state.as_str()));
+        }
+        if let Some(severity) = self.severity {
+            text.push_str(&format!(" AND severity = '{}'", severity.as_str()));
+        }
+        if self.tenant_id.is_some() {
+            text.push_str(&format!(" AND tenant_id = ${place}"));
+            place += 1;
+        }
+        if self.appliance_id.is_some() {
+            let its = format!("tenant_id = (SELECT tenant_id FROM appliances WHERE appliance_id = ${place})");
+            text.push_str(&format!(
+                " AND {its} AND ticket_id IN (SELECT ticket_id FROM tickets WHERE {its} AND appliance_id = ${place}
+                   UNION SELECT ticket_id FROM episodes WHERE {its} AND appliance_id = ${place})"
+            ));
+        }
+        text
+    }
+
+    fn values(&self) -> impl Iterator<Item = &String> {
+        self.tenant_id.iter().chain(&self.appliance_id)
+    }
 }
 
 /// A page of tickets, newest first. `below` is the cursor: the last number of the page before.
 pub(crate) async fn list(conn: &mut Conn, filter: &Filter, below: Option<i64>, limit: i64) -> Result<Vec<Ticket>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT * FROM tickets WHERE ($1 = '' OR tenant_id = $1) AND ($2 = '' OR state = $2) AND ($3 = 0 OR state <> 'closed')
-           AND ($4 = '' OR severity = $4) AND ($5 = '' OR assigned_to = $5 OR taken_by = $5)
-           AND ($6 = '' OR appliance_id = $6 OR EXISTS (SELECT 1 FROM episodes WHERE episodes.tenant_id = tickets.tenant_id
-                AND episodes.ticket_id = tickets.ticket_id AND episodes.appliance_id = $6))
-           AND number < $7 ORDER BY number DESC LIMIT $8",
-    )
-    .bind(filter.tenant_id.clone().unwrap_or_default())
-    .bind(filter.state.map_or("", TicketState::as_str))
-    .bind(i64::from(filter.not_closed))
-    .bind(filter.severity.map_or("", Severity::as_str))
-    .bind(filter.staff_id.clone().unwrap_or_default())
-    .bind(filter.appliance_id.clone().unwrap_or_default())
-    .bind(below.unwrap_or(i64::MAX))
-    .bind(limit)
-    .fetch_all(conn)
-    .await?;
-    rows.iter().map(from_row).collect()
+    let sql = format!("SELECT * FROM tickets WHERE {} ORDER BY number DESC LIMIT $2", filter.conditions());
+    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(below.unwrap_or(i64::MAX)).bind(limit);
+    for value in filter.values() {
+        query = query.bind(value.clone());
+    }
+    query.fetch_all(conn).await?.iter().map(from_row).collect()
+}
+
+/// What stands first where not all can be shown: (condition, order) of literals, each a part of the index `tickets_live_by_rank` or
+/// `tickets_recovered`.
+const BY_RANK: [(&str, &str); 5] = [
+    ("state = 'open' AND severity = 'critical' AND responded_at IS NULL", "number"),
+    ("state = 'open' AND severity = 'critical' AND responded_at IS NOT NULL", "responded_at DESC"),
+    ("state = 'open' AND severity = 'general' AND responded_at IS NULL", "number"),
+    ("state = 'open' AND severity = 'general' AND responded_at IS NOT NULL", "responded_at DESC"),
+    ("state = 'recovered'", "recovered_at DESC"),
+];
+
+/// The most urgent tickets that are not closed, at most `limit`: open before recovered, critical before general, unanswered before
+/// answered, the oldest of the unanswered first. Of one customer, or of all (`None`, for the vendor's staff).
+pub(crate) async fn urgent(conn: &mut Conn, tenant_id: Option<&str>, limit: usize) -> Result<Vec<Ticket>, sqlx::Error> {
+    let whose = if tenant_id.is_some() { "AND tenant_id = $2" } else { "" };
+    let mut found = Vec::new();
+    for (condition, order) in BY_RANK {
+        let left = i64::try_from(limit - found.len()).unwrap_or(i64::MAX);
+        let sql = format!("SELECT * FROM tickets WHERE state <> 'closed' AND {condition} {whose} ORDER BY {order} LIMIT $1");
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(left);
+        if let Some(tenant_id) = tenant_id {
+            query = query.bind(tenant_id.to_owned());
+        }
+        for row in &query.fetch_all(&mut *conn).await? {
+            found.push(from_row(row)?);
+        }
+        if found.len() >= limit {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// One ticket of a customer.
@@ -68,12 +120,15 @@ pub(crate) async fn find(conn: &mut Conn, ticket_id: &str) -> Result<Option<Tick
 
 /// A customer's tickets that are not closed, or closed at or after `since`, oldest first: what a fault may belong to.
 pub(crate) async fn candidates(conn: &mut Conn, tenant_id: &str, since: UnixMs) -> Result<Vec<Ticket>, sqlx::Error> {
-    let rows =
-        sqlx::query("SELECT * FROM tickets WHERE tenant_id = $1 AND (state <> 'closed' OR closed_at >= $2) ORDER BY number")
-            .bind(tenant_id)
-            .bind(since.0)
-            .fetch_all(conn)
-            .await?;
+    // Two parts, each with its index: an OR would read the customer's whole history.
+    let rows = sqlx::query(
+        "SELECT * FROM tickets WHERE tenant_id = $1 AND state <> 'closed'
+         UNION ALL SELECT * FROM tickets WHERE tenant_id = $1 AND state = 'closed' AND closed_at >= $2 ORDER BY number",
+    )
+    .bind(tenant_id)
+    .bind(since.0)
+    .fetch_all(conn)
+    .await?;
     rows.iter().map(from_row).collect()
 }
 
@@ -89,11 +144,12 @@ pub(crate) async fn of_open_cause(conn: &mut Conn, tenant_id: &str, cause: &str)
 
 /// Tickets recovered before `before`: due to close by rule.
 pub(crate) async fn recovered_before(conn: &mut Conn, before: UnixMs, limit: i64) -> Result<Vec<Ticket>, sqlx::Error> {
-    let rows = sqlx::query("SELECT * FROM tickets WHERE state = 'recovered' AND recovered_at <= $1 ORDER BY number LIMIT $2")
-        .bind(before.0)
-        .bind(limit)
-        .fetch_all(conn)
-        .await?;
+    let rows =
+        sqlx::query("SELECT * FROM tickets WHERE state = 'recovered' AND recovered_at <= $1 ORDER BY recovered_at LIMIT $2")
+            .bind(before.0)
+            .bind(limit)
+            .fetch_all(conn)
+            .await?;
     rows.iter().map(from_row).collect()
 }
 
@@ -136,16 +192,19 @@ pub(crate) struct Counts {
 
 /// Counts of one customer, or of all (`None`, for the vendor's staff).
 pub(crate) async fn counts(conn: &mut Conn, tenant_id: Option<&str>) -> Result<Counts, sqlx::Error> {
-    let row = sqlx::query(
+    let whose = if tenant_id.is_some() { "AND tenant_id = $1" } else { "" };
+    let sql = format!(
         "SELECT CAST(COALESCE(SUM(CASE WHEN state = 'open' AND severity = 'critical' THEN 1 ELSE 0 END), 0) AS BIGINT) AS critical,
                 CAST(COALESCE(SUM(CASE WHEN state = 'open' AND severity = 'general' THEN 1 ELSE 0 END), 0) AS BIGINT) AS general,
                 CAST(COALESCE(SUM(CASE WHEN state = 'recovered' THEN 1 ELSE 0 END), 0) AS BIGINT) AS recovered,
                 CAST(COALESCE(SUM(CASE WHEN state = 'open' AND responded_at IS NULL THEN 1 ELSE 0 END), 0) AS BIGINT) AS unanswered
-         FROM tickets WHERE state <> 'closed' AND ($1 = '' OR tenant_id = $1)",
-    )
-    .bind(tenant_id.unwrap_or_default().to_owned())
-    .fetch_one(conn)
-    .await?;
+         FROM tickets WHERE state <> 'closed' {whose}"
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    if let Some(tenant_id) = tenant_id {
+        query = query.bind(tenant_id.to_owned());
+    }
+    let row = query.fetch_one(conn).await?;
     Ok(Counts {
         open_critical: row.try_get("critical")?,
         open_general: row.try_get("general")?,

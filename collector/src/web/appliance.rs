@@ -77,7 +77,7 @@ pub(crate) async fn show(
     let mut conn = world.db.snapshot().await?;
     let found = listing::find(&mut conn, &id).await?.filter(|appliance| principal.sees(&appliance.tenant_id));
     let Some(a) = found else { return Err(PageError::NotFound(viewer.language)) };
-    let names = Names::load(&mut conn).await?;
+    let names = Names::of_appliances(&mut conn, std::slice::from_ref(&a)).await?;
     let (site, zone) = names.site(&a.tenant_id, &a.site_id);
     let span = SPANS.into_iter().find(|span| wish.span.as_deref() == Some(span)).unwrap_or("day");
     let from = now.plus_ms(-span_ms(span));

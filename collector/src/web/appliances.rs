@@ -1,6 +1,6 @@
 //! The list of appliances: how each stands, worst first, with its services and what it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use askama::Template;
 use axum::Extension;
@@ -12,17 +12,20 @@ use super::shell::{PageResult, Shell, page};
 use crate::api::access::{Principal, Viewer};
 use crate::appliances::listing::{self, ApplianceNow};
 use crate::customers::Customer;
+use crate::customers::listing::customers as customers_of;
 use crate::flow::World;
 use crate::words::Words;
 use crate::words::when;
 
-/// Lines shown at once.
-const MANY: i64 = 1000;
+/// Lines of a page; on the first page the troubled ones stand before them.
+const PAGE: i64 = 100;
 
 /// What the address may ask.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Wish {
     customer: Option<String>,
+    /// The last id of the page before.
+    after: Option<String>,
 }
 
 struct Row {
@@ -51,7 +54,7 @@ struct AppliancesPage {
     customers: Vec<Customer>,
     standings: Vec<(&'static str, usize)>,
     rows: Vec<Row>,
-    cut: bool,
+    next: Option<String>,
 }
 
 /// A business service and its present state.
@@ -76,12 +79,22 @@ pub(crate) async fn show(
     let (w, now) = (shell.w, world.time.now());
     let customer = wish.customer.filter(|customer| !customer.is_empty());
     let mut conn = world.db.snapshot().await?;
-    let mut found = listing::list(&mut conn, customer.as_deref(), "", MANY).await?;
-    let names = Names::load(&mut conn).await?;
-    let cut = i64::try_from(found.len()).unwrap_or(i64::MAX) == MANY;
+    let after = wish.after.unwrap_or_default();
+    let mut found = listing::list(&mut conn, customer.as_deref(), &after, PAGE).await?;
+    let full = i64::try_from(found.len()).is_ok_and(|count| count == PAGE);
+    let next = found.last().filter(|_| full).map(|appliance| appliance.appliance_id.clone());
+    let whole = after.is_empty() && !full;
+    if after.is_empty() && full {
+        let listed: BTreeSet<String> = found.iter().map(|appliance| appliance.appliance_id.clone()).collect();
+        let troubled = listing::troubled(&mut conn, customer.as_deref(), PAGE).await?;
+        found.extend(troubled.into_iter().filter(|appliance| !listed.contains(&appliance.appliance_id)));
+    }
+    let names = Names::of_appliances(&mut conn, &found).await?;
+    let customers = customers_of(&mut conn, None).await?;
     found.sort_by(|a, b| (a.standing(), &a.name, &a.appliance_id).cmp(&(b.standing(), &b.name, &b.appliance_id)));
     let mut standings = BTreeMap::new();
-    for appliance in &found {
+    // Counts are of the fleet, or none.
+    for appliance in found.iter().filter(|_| whole) {
         *standings.entry(appliance.standing()).or_default() += 1;
     }
     let title = w.t("appliances.title");
@@ -91,8 +104,8 @@ pub(crate) async fn show(
         customer: customer.unwrap_or_default(),
         standings: standings.into_iter().map(|(standing, count): (_, usize)| (standing.as_str(), count)).collect(),
         rows: found.iter().map(|appliance| row(w, appliance, &names, now)).collect(),
-        customers: names.customers,
-        cut,
+        customers,
+        next,
     })
 }
 

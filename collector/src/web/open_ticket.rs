@@ -2,16 +2,15 @@
 
 use askama::Template;
 use axum::Extension;
-use axum::extract::{Form, State};
+use axum::extract::{Form, Query, State};
 use mainstay_shared::severity::BusinessImpact;
 use serde::Deserialize;
 
-use super::overview::Names;
 use super::shell::{PageResult, Said, Shell, back_to, page, said};
 use super::ticket::by;
 use crate::api::access::{Principal, Viewer};
 use crate::appliances;
-use crate::customers::store;
+use crate::customers::{Customer, listing, store};
 use crate::flow::World;
 use crate::flow::staff_acts::{CustomerRequest, open_for_customer};
 
@@ -21,12 +20,18 @@ struct Place {
     label: String,
 }
 
+/// Appliances from which one is chosen at once.
+const MANY: i64 = 500;
+
 #[derive(Template)]
 #[template(path = "open_ticket.html")]
 struct OpenPage {
     shell: Shell,
     now: i64,
     said: Option<Said>,
+    /// Too many places for one list: the customer is chosen first.
+    choose: bool,
+    customers: Vec<Customer>,
     places: Vec<Place>,
     impacts: &'static [BusinessImpact],
     given: CallForm,
@@ -35,6 +40,9 @@ struct OpenPage {
 /// What the form sends.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct CallForm {
+    /// Whose places are shown.
+    #[serde(default)]
+    customer: String,
     #[serde(default)]
     place: String,
     #[serde(default)]
@@ -46,10 +54,13 @@ pub(crate) struct CallForm {
 async fn form(world: &World, viewer: &Viewer, principal: &Principal, given: CallForm, word: Option<&str>) -> PageResult {
     let shell = Shell::of(world, viewer, principal, "open", "/tickets/open");
     let mut conn = world.db.snapshot().await?;
-    let names = Names::load(&mut conn).await?;
-    let boxes = appliances::listing::list(&mut conn, None, "", 2000).await?;
+    let customers = listing::customers(&mut conn, None).await?;
+    let chosen = customers.iter().find(|customer| customer.tenant_id == given.customer);
+    let boxes = appliances::listing::list(&mut conn, chosen.map(|customer| customer.tenant_id.as_str()), "", MANY).await?;
+    // A large fleet's list helps nobody: the customer is chosen first, then its places are shown.
+    let few = i64::try_from(boxes.len()).is_ok_and(|count| count < MANY);
     let mut places = Vec::new();
-    for customer in &names.customers {
+    for customer in customers.iter().filter(|customer| chosen.map_or(few, |chosen| chosen.tenant_id == customer.tenant_id)) {
         for site in store::sites(&mut conn, &customer.tenant_id).await? {
             let (value, label) = (format!("{}/{}", site.tenant_id, site.site_id), format!("{} / {}", customer.name, site.name));
             let at_site = boxes.iter().filter(|a| a.tenant_id == site.tenant_id && a.site_id == site.site_id);
@@ -65,6 +76,8 @@ async fn form(world: &World, viewer: &Viewer, principal: &Principal, given: Call
         said: said(shell.w, word),
         now: world.time.now().0,
         shell: shell.titled(title),
+        choose: !few || !given.customer.is_empty(),
+        customers,
         places,
         impacts: BusinessImpact::ALL,
         given,
@@ -76,8 +89,9 @@ pub(crate) async fn ask(
     State(world): State<World>,
     Extension(viewer): Extension<Viewer>,
     Extension(principal): Extension<Principal>,
+    Query(given): Query<CallForm>,
 ) -> PageResult {
-    form(&world, &viewer, &principal, CallForm::default(), None).await
+    form(&world, &viewer, &principal, given, None).await
 }
 
 /// `POST /tickets/open`.

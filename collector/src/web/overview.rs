@@ -1,7 +1,7 @@
 //! The first page: what matters first. Counts, then every ticket that is not closed, critical and unanswered on top with its clock
 //! counting down; closed ones on request. Loading only; the order is `rank`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use askama::Template;
 use axum::Extension;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::clock_view::{self, ClockView};
 use super::shell::{PageResult, Said, Shell, page, said};
 use crate::api::access::{Principal, Viewer};
-use crate::appliances;
+use crate::appliances::{self, listing::ApplianceNow};
 use crate::clocks::{self, Clock};
 use crate::customers::{Customer, listing, store as people};
 use crate::db::Conn;
@@ -22,8 +22,8 @@ use crate::tickets::store::{self, Counts, Filter};
 use crate::tickets::{Ticket, TicketState};
 use crate::words::when;
 
-/// Open tickets shown at once; more are said to exist.
-const MANY: i64 = 500;
+/// Open tickets shown at once, the most urgent; more are said to exist.
+const MANY: usize = 200;
 /// Closed ones a page.
 const PAGE: i64 = 50;
 
@@ -93,21 +93,17 @@ pub(crate) async fn show(
     let closed = wish.show.as_deref() == Some("closed");
     let customer = wish.customer.filter(|customer| !customer.is_empty());
     let mut conn = world.db.snapshot().await?;
-    let filter = Filter {
-        tenant_id: customer.clone(),
-        state: closed.then_some(TicketState::Closed),
-        not_closed: !closed,
-        ..Filter::default()
+    let (mut tickets, next) = match closed {
+        true => closed_page(&mut conn, customer.clone(), wish.below).await?,
+        false => (store::urgent(&mut conn, customer.as_deref(), MANY).await?, None),
     };
-    let limit = if closed { PAGE } else { MANY };
-    let mut tickets = store::list(&mut conn, &filter, wish.below, limit).await?;
-    let more = i64::try_from(tickets.len()).unwrap_or(i64::MAX) == limit;
-    let next = tickets.last().filter(|_| more && closed).map(|ticket| ticket.number);
-    let clocks = running(&mut conn).await?;
+    let keys: Vec<_> = tickets.iter().map(|ticket| vec![ticket.tenant_id.clone(), ticket.ticket_id.clone()]).collect();
+    let clocks = clocks::store::unanswered(&mut conn, &keys).await?;
     if !closed {
         tickets.sort_by_key(|ticket| rank(ticket, clocks.get(&ticket.ticket_id)));
     }
-    let names = Names::load(&mut conn).await?;
+    let names = Names::of_tickets(&mut conn, &tickets).await?;
+    let customers = listing::customers(&mut conn, None).await?;
     let counts = store::counts(&mut conn, customer.as_deref()).await?;
     let rows: Vec<Row> = tickets.iter().map(|ticket| row(w, ticket, clocks.get(&ticket.ticket_id), now, &names)).collect();
     let overdue = rows.iter().filter(|row| row.clock.as_ref().is_some_and(|clock| clock.mood == "over")).count();
@@ -119,18 +115,26 @@ pub(crate) async fn show(
         now: now.0,
         closed,
         customer: customer.unwrap_or_default(),
-        customers: names.customers,
+        customers,
         counts,
         overdue,
         rows,
-        cut: more && !closed,
+        cut: !closed && tickets.len() == MANY,
         next,
     })
 }
 
-async fn running(conn: &mut Conn) -> Result<HashMap<String, Clock>, sqlx::Error> {
-    let clocks = clocks::store::unanswered(conn, None, MANY * 2).await?;
-    Ok(clocks.into_iter().rev().map(|clock| (clock.ticket_id.clone(), clock)).collect())
+/// A page of closed tickets, and where the next begins.
+async fn closed_page(
+    conn: &mut Conn,
+    tenant_id: Option<String>,
+    below: Option<i64>,
+) -> Result<(Vec<Ticket>, Option<i64>), sqlx::Error> {
+    let filter = Filter { tenant_id, state: Some(TicketState::Closed), ..Filter::default() };
+    let tickets = store::list(conn, &filter, below, PAGE).await?;
+    let full = i64::try_from(tickets.len()).is_ok_and(|count| count == PAGE);
+    let next = tickets.last().filter(|_| full).map(|ticket| ticket.number);
+    Ok((tickets, next))
 }
 
 /// What stands on top: open before recovered, critical before general, unanswered before answered, then the nearest deadline.
@@ -144,30 +148,53 @@ fn rank(ticket: &Ticket, clock: Option<&Clock>) -> (bool, bool, bool, i64, i64) 
     )
 }
 
-/// Names by id, for lists.
+/// Names by id of what a page shows.
+#[derive(Debug, Default)]
 pub(crate) struct Names {
-    pub(crate) customers: Vec<Customer>,
     pub(crate) customer: HashMap<String, String>,
     pub(crate) site: HashMap<(String, String), (String, String)>,
     pub(crate) appliance: HashMap<String, String>,
     pub(crate) staff: HashMap<String, String>,
 }
 
+/// Whose names a page needs.
+#[derive(Debug, Default)]
+pub(crate) struct Named {
+    pub(crate) tenants: BTreeSet<String>,
+    /// (customer, site).
+    pub(crate) sites: BTreeSet<(String, String)>,
+    pub(crate) appliances: BTreeSet<String>,
+}
+
 impl Names {
-    /// All names; a vendor has hundreds of customers, not millions.
-    pub(crate) async fn load(conn: &mut Conn) -> Result<Self, sqlx::Error> {
-        let customers = listing::customers(conn, None).await?;
-        let mut site = HashMap::new();
-        for found in listing::all_sites(conn).await? {
-            site.insert((found.tenant_id, found.site_id), (found.name, found.time_zone));
-        }
+    /// The names of what is shown, never of all there is.
+    pub(crate) async fn load(conn: &mut Conn, named: &Named) -> Result<Self, sqlx::Error> {
         Ok(Self {
-            customer: customers.iter().map(|c| (c.tenant_id.clone(), c.name.clone())).collect(),
-            customers,
-            site,
-            appliance: appliances::listing::names(conn).await?,
+            customer: listing::names(conn, &named.tenants).await?,
+            site: listing::sites(conn, &named.sites).await?,
+            appliance: appliances::listing::names(conn, &named.appliances).await?,
             staff: people::all_staff(conn).await?.into_iter().map(|s| (s.staff_id, s.name)).collect(),
         })
+    }
+
+    /// The names that a list of tickets shows.
+    pub(crate) async fn of_tickets(conn: &mut Conn, tickets: &[Ticket]) -> Result<Self, sqlx::Error> {
+        let named = Named {
+            tenants: tickets.iter().map(|ticket| ticket.tenant_id.clone()).collect(),
+            sites: tickets.iter().map(|ticket| (ticket.tenant_id.clone(), ticket.site_id.clone())).collect(),
+            appliances: tickets.iter().map(|ticket| ticket.appliance_id.clone()).collect(),
+        };
+        Self::load(conn, &named).await
+    }
+
+    /// The names that a list of appliances shows.
+    pub(crate) async fn of_appliances(conn: &mut Conn, appliances: &[ApplianceNow]) -> Result<Self, sqlx::Error> {
+        let named = Named {
+            tenants: appliances.iter().map(|appliance| appliance.tenant_id.clone()).collect(),
+            sites: appliances.iter().map(|appliance| (appliance.tenant_id.clone(), appliance.site_id.clone())).collect(),
+            appliances: BTreeSet::new(),
+        };
+        Self::load(conn, &named).await
     }
 
     /// Where a ticket's fault is when its component does not say: the appliance, or the site.

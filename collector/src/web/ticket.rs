@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::clock_view::{self, ClockView};
 use super::grounds_view::{self, GroundsView};
-use super::overview::Names;
+use super::overview::{Named, Names};
 use super::shell::{PageError, PageResult, Said, Shell, back_to, page, said};
 use super::story_view::{self, Line};
 use crate::api::access::{Principal, Viewer};
@@ -90,10 +90,14 @@ pub(crate) async fn show(
     let found = store::find(&mut conn, &ticket_id).await?.filter(|ticket| principal.sees(&ticket.tenant_id));
     let Some(ticket) = found else { return Err(PageError::NotFound(viewer.language)) };
     let (tenant, id) = (&ticket.tenant_id, &ticket.ticket_id);
-    let names = Names::load(&mut conn).await?;
-    let (site, zone) = names.site(tenant, &ticket.site_id);
     let clocks = clocks::store::of_ticket(&mut conn, tenant, id).await?;
     let episodes = faults::store::of_ticket(&mut conn, tenant, id).await?;
+    let mut named = Named::default();
+    named.tenants.insert(tenant.clone());
+    named.sites.insert((tenant.clone(), ticket.site_id.clone()));
+    named.appliances.extend(episodes.iter().map(|episode| episode.appliance_id.clone()).chain([ticket.appliance_id.clone()]));
+    let names = Names::load(&mut conn, &named).await?;
+    let (site, zone) = names.site(tenant, &ticket.site_id);
     let timeline = store::timeline(&mut conn, tenant, id).await?;
     let notices = of_subject(&mut conn, tenant, id).await?;
     let staff = people::all_staff(&mut conn).await?;

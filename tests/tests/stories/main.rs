@@ -14,6 +14,7 @@ mod snapshots;
 mod groups;
 mod agent_faults;
 mod way_out;
+mod guest;
 mod promise;
 mod mail;
 mod keeping;

@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::spool::Limits;
 
+mod outage;
+
 /// A machine's folder: its configuration with one service, and its spool.
 struct Machine {
     dir: tempfile::TempDir,

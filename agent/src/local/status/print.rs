@@ -34,7 +34,9 @@ pub(super) fn print(report: &StatusReport, lang: Lang) {
         let at = report.contact.last_contact_at.map_or(pick(lang, "尚未", "not yet").to_owned(), |at| at.to_string());
         line("最近联系", "last contact", good_or_bad(report.unreported().is_none(), &at));
     }
-    if let Some(why) = report.unreported().filter(|why| matches!(why, Unreported::NoContact | Unreported::NotTaken)) {
+    if let Some(why) =
+        report.unreported().filter(|why| matches!(why, Unreported::NoContact | Unreported::NotTaken | Unreported::NotRecorded))
+    {
         let what = pick(lang, "本设备的故障无法上报，请致电厂商", "faults of this box are not told: call the vendor");
         line("本机告警", "LOCAL ALARM", paint("31", &format!("{}; {what}", why.text(lang))));
     }

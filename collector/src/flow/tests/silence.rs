@@ -178,6 +178,10 @@ async fn the_silence_of_many_customers_is_ours(db: Db) {
     stage.heard_but(&["a0"]).await;
     pass(&stage).await;
     assert_eq!(stage.tickets(VENDOR_TENANT).await[0].state, TicketState::Recovered);
+    assert!(stage.tickets("c0").await.is_empty(), "the last ones are still on their way back");
+    stage.later(601);
+    stage.heard_but(&["a0"]).await;
+    pass(&stage).await;
     assert_eq!(stage.tickets("c0").await.len(), 1, "the one that stays silent is a customer's own fault");
     assert!(stage.tickets("c1").await.is_empty());
 }

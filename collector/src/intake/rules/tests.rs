@@ -38,6 +38,10 @@ proptest::proptest! {
     }
 }
 
+fn made(record: &Record) -> Made<'_> {
+    Made { epoch: &record.id.epoch, at: record.at, mono_ms: record.mono_ms }
+}
+
 fn epoch() -> Epoch {
     Epoch::random(&SystemRandom::new())
 }
@@ -61,14 +65,14 @@ fn fault(epoch: &Epoch, component: &str, summary: &str) -> Record {
 fn a_records_age_is_monotonic_within_its_epoch_and_never_in_the_future() {
     let (own, older) = (epoch(), epoch());
     let frame = Frame { received_at: UnixMs(100_000), epoch: own.clone(), sent_mono_ms: 6_500 };
-    assert_eq!(occurred_at(&frame, &fault(&own, "a", "")), UnixMs(97_500), "whatever the agent's wall clock says");
-    assert_eq!(occurred_at(&frame, &fault(&older, "a", "")), UnixMs(50_000), "an older epoch is believed its wall clock");
+    assert_eq!(occurred_at(&frame, made(&fault(&own, "a", ""))), UnixMs(97_500), "whatever the agent's wall clock says");
+    assert_eq!(occurred_at(&frame, made(&fault(&older, "a", ""))), UnixMs(50_000), "an older epoch is believed its wall clock");
     let mut ahead = fault(&older, "a", "");
     ahead.at = UnixMs(900_000);
-    assert_eq!(occurred_at(&frame, &ahead), UnixMs(100_000), "but not into the future");
+    assert_eq!(occurred_at(&frame, made(&ahead)), UnixMs(100_000), "but not into the future");
     let mut odd = fault(&own, "a", "");
     odd.mono_ms = u64::MAX;
-    assert_eq!(occurred_at(&frame, &odd), UnixMs(100_000));
+    assert_eq!(occurred_at(&frame, made(&odd)), UnixMs(100_000));
 }
 
 #[test]

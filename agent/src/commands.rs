@@ -1,0 +1,151 @@
+//! The agent's commands and exit codes.
+//!
+//! Secrets come by file or standard input, never as arguments. Errors go to standard error in one line each, with the exit codes
+//! of docs/agent.md. It must never decide what a flow or a stage should.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow};
+use lexopt::prelude::{Long, Short, Value, ValueExt as _};
+use mainstay_shared::time_source::TimeSource;
+
+use crate::config::{Config, DEFAULT_PATH};
+use crate::flow::report::StaleEpoch;
+use crate::local::{Exit, Failure, HELP, Lang, Output, SpoolCommand, pick, say, say_json};
+use crate::spool::Limits;
+use crate::{daemon, local, log};
+
+/// The command line.
+struct Command {
+    config: PathBuf,
+    output: Output,
+    words: Vec<String>,
+    join_file: Option<PathBuf>,
+    again: bool,
+    no_wait: bool,
+    note: String,
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn run() -> ExitCode {
+    let mut lang = Lang::from_environment();
+    let parsed = parse(lang).map_err(|error| Failure::new(Exit::Usage, error));
+    let ended = parsed.and_then(|command| {
+        lang = command.output.lang;
+        perform(&command)
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("mainstay-agent: {}{:#}", failure.exit.headline(lang), failure.error);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn parse(lang: Lang) -> anyhow::Result<Command> {
+    let output = Output { json: false, lang };
+    let config = PathBuf::from(DEFAULT_PATH);
+    let note = "mainstay-agent test".into();
+    let mut command = Command { config, output, words: Vec::new(), join_file: None, again: false, no_wait: false, note };
+    let mut arguments = lexopt::Parser::from_env();
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long("config") => command.config = arguments.value()?.into(),
+            Long("json") => command.output.json = true,
+            Long("lang") => {
+                let name = arguments.value()?.string()?;
+                command.output.lang = Lang::from_name(&name).ok_or_else(|| anyhow!("--lang {name}: expected zh or en"))?;
+            }
+            Long("join-file") => command.join_file = Some(arguments.value()?.into()),
+            Long("again") => command.again = true,
+            Long("no-wait") => command.no_wait = true,
+            Long("note") => command.note = arguments.value()?.string()?,
+            Long("help") | Short('h') => command.words.push("help".into()),
+            Long("version") | Short('V') => command.words.push("version".into()),
+            Value(word) => command.words.push(word.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(command)
+}
+
+fn perform(command: &Command) -> Result<(), Failure> {
+    let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
+    let time = TimeSource::system();
+    match words.as_slice() {
+        ["help"] => say(pick(command.output.lang, HELP.0, HELP.1)),
+        ["version"] => say(concat!("mainstay-agent ", env!("CARGO_PKG_VERSION"))),
+        ["check-config"] => check_config(command)?,
+        ["spool", what] => {
+            let what = match *what {
+                "check" => SpoolCommand::Check,
+                "dump" => SpoolCommand::Dump,
+                "repair" => SpoolCommand::Repair,
+                other => return Err(usage(anyhow!("spool {other}: expected check, dump or repair"))),
+            };
+            let config = load(command)?;
+            log::to_stderr(config.log_format);
+            let limits = Limits { max_bytes: config.spool_max_bytes };
+            local::spool(what, &config.state_dir.join("spool"), limits, &time, command.output)?;
+        }
+        ["enroll" | "run" | "status" | "test"] => perform_async(command, words[0], time)?,
+        [] => return Err(usage(anyhow!("expected a command; `mainstay-agent help` lists them"))),
+        _ => return Err(usage(anyhow!("{}: no such command; `mainstay-agent help` lists them", words.join(" ")))),
+    }
+    Ok(())
+}
+
+fn perform_async(command: &Command, word: &str, time: TimeSource) -> Result<(), Failure> {
+    // A second installation in one process can't happen here; a missing provider would panic later.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime can't be started")?;
+    let config = load(command)?;
+    log::to_stderr(config.log_format);
+    let performed = async {
+        match word {
+            "enroll" => {
+                let settings = daemon::settings(&config)?;
+                local::enroll(&config.state_dir, &settings, command.join_file.clone(), command.again, &time, command.output).await
+            }
+            "status" => local::status(&config, &time, command.output).await,
+            "test" => local::test(&config.state_dir, command.note.clone(), command.no_wait, command.output).await,
+            _ => daemon::run(config, time).await,
+        }
+    };
+    let ended = tokio::task::LocalSet::new().block_on(&runtime, performed);
+    // What hangs in the kernel must not keep the process from ending.
+    runtime.shutdown_background();
+    ended.map_err(|failure| match failure.error.downcast_ref::<StaleEpoch>() {
+        Some(_) => Failure { exit: Exit::TryLater, ..failure },
+        None => failure,
+    })
+}
+
+fn check_config(command: &Command) -> Result<(), Failure> {
+    let report = load(command)?.check_report();
+    if command.output.json {
+        return Ok(say_json(&report)?);
+    }
+    for file in &report.files {
+        say(format_args!("{} {}", pick(command.output.lang, "已读取", "read"), file.display()));
+    }
+    for service in &report.services {
+        say(format_args!("{} {service}", pick(command.output.lang, "业务服务", "service")));
+    }
+    for warning in &report.warnings {
+        say(format_args!("{} {warning}", pick(command.output.lang, "注意：", "warning:")));
+    }
+    say(pick(command.output.lang, "配置正确", "the configuration is good"));
+    Ok(())
+}
+
+fn load(command: &Command) -> Result<Config, Failure> {
+    Config::load(&command.config).map_err(usage)
+}
+
+fn usage(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::new(Exit::Usage, error)
+}

@@ -1,0 +1,6 @@
+//! The text of an agent.toml; see `agent/src/parsers.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    mainstay_agent::parsers::config(bytes);
+});

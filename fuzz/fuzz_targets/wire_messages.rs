@@ -1,0 +1,6 @@
+//! What crosses the wire; see `agent/src/parsers.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    mainstay_agent::parsers::wire_messages(bytes);
+});
