@@ -42,6 +42,9 @@ part spool-outage 1 proof mainstay-agent watch::tests::outage
 part parsers 7 scripts/fuzz.sh 60
 
 # The collector and its databases.
+part collector-kills 30 proof e2e collector_kills
+part failing-databases 20 proof e2e failing_databases
+part two-nodes 25 proof e2e two_nodes
 
 # Whole stories.
 part stories 90 proof mainstay-collector whole_stories

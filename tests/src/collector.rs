@@ -270,14 +270,6 @@ impl Collector {
         self.daemon.take().context("the collector runs")?.kill()
     }
 
-    /// Sends it a signal (STOP and CONT make it stand still and go on).
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
-        self.daemon.as_ref().context("the collector runs")?.signal(signal)
-    }
-
     /// Whether it has ended by itself or by somebody else's hand.
     ///
     /// # Errors

@@ -37,10 +37,13 @@ async fn the_collector_is_killed_between_receive_and_acknowledgement(engine: Eng
         let number = Seed::number_or(1 + seeds);
         let wanted = PART.min(whole - points);
         let part = Sweep::part(engine, number, wanted).await;
-        let part = part.with_context(|| {
+        if part.is_err() {
             let soak = if is_soak() { "MAINSTAY_SOAK=1 " } else { "" };
-            format!("seed {number}: {soak}MAINSTAY_SEED={number} cargo test -p e2e --test stories {engine:?} the_collector_is_killed_between")
-        })?;
+            println!(
+                "replay: MAINSTAY_SEED={number} {soak}cargo test -p e2e --test stories collector_kills -- --nocapture ({engine:?})"
+            );
+        }
+        let part = part.with_context(|| format!("seed {number}"))?;
         points += part.values().sum::<usize>();
         seeds += 1;
         for (kind, count) in part {

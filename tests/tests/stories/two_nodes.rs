@@ -58,15 +58,11 @@ impl TwoNodes {
         deliver_all(&mut self.peers, &Flight::default()).await
     }
 
-    fn signal(&self, to_second: bool, signal: Signal) -> Result<()> {
-        if to_second { self.second.signal(signal) } else { self.scene.collector.signal(signal) }
-    }
-
     /// One node stands still, at some moment of a busy round; the world goes on for five minutes.
     async fn pause(&mut self, really: bool) -> Result<()> {
         let (to_second, delay) = (self.seed.once_in(2), Duration::from_millis(self.seed.below(120)));
-        let stop = if to_second { self.second.pid()? } else { self.scene.collector.pid()? };
-        let stop = i32::try_from(stop).ok().and_then(rustix::process::Pid::from_raw).context("a process id")?;
+        let node = if to_second { &self.second } else { &self.scene.collector };
+        let stop = i32::try_from(node.pid()?).ok().and_then(rustix::process::Pid::from_raw).context("a process id")?;
         self.peers.iter_mut().for_each(LoadedPeer::lives_on);
         let flight = Flight::default();
         let standing_still = async {
@@ -87,7 +83,7 @@ impl TwoNodes {
             }
             self.round().await.context("while one node stands still")?;
         }
-        self.signal(to_second, Signal::CONT)?;
+        rustix::process::kill_process(stop, Signal::CONT).context("letting it go on")?;
         self.round().await.context("after it went on")?;
         println!("stood still: {}", if to_second { "the second" } else { "the first" });
         tokio::time::sleep(Duration::from_millis(300)).await;
