@@ -10,7 +10,7 @@ use e2e::collector::{Collector, MailWay, Settings};
 use e2e::database::{Database, Engine};
 use e2e::desk::Desk;
 use e2e::interception::Interception;
-use e2e::patience::{A_WHILE, eventually};
+use e2e::patience::{A_WHILE, SOON, eventually};
 use e2e::postgres::PostgresServer;
 use e2e::postgres_door::{CutAt, PostgresDoor};
 use e2e::process::run;
@@ -174,8 +174,8 @@ async fn the_disk_under_sqlite_refuses_to_write() -> Result<()> {
         let broken = Interception::failing(bench.scene.collector.pid()?, syscall, error).await?;
         bench
             .through(async |_, seed, flight| {
-                tokio::time::sleep(Duration::from_millis(300 + seed.below(700))).await;
-                ensure!(flight.refused() > 0, "agents were told to come again");
+                told_to_come_again(flight).await?;
+                tokio::time::sleep(Duration::from_millis(seed.below(700))).await;
                 broken.end()
             })
             .await
@@ -198,14 +198,18 @@ async fn the_disk_under_sqlite_is_full() -> Result<()> {
         small.fill()?;
         bench
             .through(async |_, seed, flight| {
-                tokio::time::sleep(Duration::from_millis(500 + seed.below(1000))).await;
-                ensure!(flight.refused() > 0, "agents were told to come again");
+                told_to_come_again(flight).await?;
+                tokio::time::sleep(Duration::from_millis(seed.below(1000))).await;
                 small.empty()
             })
             .await
             .with_context(|| format!("round {round}"))?;
     }
     bench.judged("sqlite-disk-full", rounds).await
+}
+
+async fn told_to_come_again(flight: &Flight) -> Result<()> {
+    eventually("an agent to be told to come again", SOON, async || Ok((flight.refused() > 0).then_some(()))).await
 }
 
 /// A tmpfs that is unmounted with this value.
