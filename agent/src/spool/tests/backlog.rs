@@ -126,5 +126,5 @@ fn a_backlog_that_fits_drains_whole_and_in_order() {
 fn a_backlog_beyond_the_limit_keeps_the_last_state_of_every_fault_and_counts_the_rest() {
     let default_size = Limits { max_bytes: if records() > 100_000 { 16 << 20 } else { 1 << 20 } };
     let (came, lost) = backlog("limited", default_size);
-    assert!(lost > 0 && came >= 2 * KEYS as u64);
+    assert!(lost > 0 && came >= KEYS as u64, "every fault keeps at least its last raise");
 }
