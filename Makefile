@@ -6,7 +6,7 @@ help:
 	@echo 'make test    everything that is tested, on both databases'
 	@echo 'make check   format, lints, docs, dependency policy'
 	@echo 'make soak    the long proofs, whole: crashes, power cuts, bad disks (scripts/soak.sh --help tells how long each part takes)'
-	@echo 'make bench   reports per second at the collector, both databases'
+	@echo 'make bench   what it costs: reports, growth and long polls at the collector, the agent on an appliance, beside their peers'
 	@echo 'make build   the release binaries: the agent small and static, the collector fast'
 
 build:

@@ -27,6 +27,27 @@ pub(crate) struct Stage {
     seq: std::sync::atomic::AtomicU64,
 }
 
+/// The settings of a collector under test.
+pub(crate) fn config() -> Config {
+    Config {
+        service_name: "Mainstay".into(),
+        language: Language::Zh,
+        data_dir: "/nowhere".into(),
+        database_url: "sqlite:nowhere".into(),
+        agents_listen: "127.0.0.1:0".parse().expect("an address"),
+        agents_addresses: vec!["https://127.0.0.1:1".into()],
+        web_listen: "127.0.0.1:0".parse().expect("an address"),
+        web_public_url: "http://127.0.0.1:2".into(),
+        web_tls: None,
+        mail: None,
+        watch: None,
+        silence_after: Duration::from_secs(300),
+        flap_window: Duration::from_secs(900),
+        close_recovered_after: Duration::from_secs(24 * 3600),
+        log_json: false,
+    }
+}
+
 impl Stage {
     /// A collector that started long enough ago.
     pub(crate) async fn new(db: Db) -> Self {
@@ -38,28 +59,11 @@ impl Stage {
 
     /// Another node on the same database.
     pub(crate) fn on(db: Db) -> Self {
-        let config = Config {
-            service_name: "Mainstay".into(),
-            language: Language::Zh,
-            data_dir: "/nowhere".into(),
-            database_url: "sqlite:nowhere".into(),
-            agents_listen: "127.0.0.1:0".parse().expect("an address"),
-            agents_addresses: vec!["https://127.0.0.1:1".into()],
-            web_listen: "127.0.0.1:0".parse().expect("an address"),
-            web_public_url: "http://127.0.0.1:2".into(),
-            web_tls: None,
-            mail: None,
-            watch: None,
-            silence_after: Duration::from_secs(300),
-            flap_window: Duration::from_secs(900),
-            close_recovered_after: Duration::from_secs(24 * 3600),
-            log_json: false,
-        };
         let (_, changes) = watch::channel(0);
         let rng = SystemRandom::new();
         let epoch = Epoch::random(&rng);
         let world = World {
-            config: Arc::new(config),
+            config: Arc::new(config()),
             db,
             time: TimeSource::manual(START),
             rng,

@@ -24,13 +24,12 @@ use super::rng::Rng;
 use crate::appliances::Identity;
 use crate::commands::{backup, restore};
 use crate::config::Config;
-use crate::customers::Language;
 use crate::db::testing::TestDb;
 use crate::db::{Db, Turn, transact};
-use crate::flow::World;
 use crate::flow::batch::{Answer, Message};
 use crate::flow::intake_worker::{self, Intake, NotTaken};
 use crate::flow::time_passes::{self, LastLook};
+use crate::flow::{World, testing};
 use crate::intake::ready::ready;
 use crate::notices::outbox::{self, Outcome};
 
@@ -252,21 +251,5 @@ fn reader() -> Recipient {
 }
 
 fn config() -> Config {
-    Config {
-        service_name: "Mainstay".into(),
-        language: Language::Zh,
-        data_dir: "/nowhere".into(),
-        database_url: "sqlite:nowhere".into(),
-        agents_listen: "127.0.0.1:0".parse().expect("an address"),
-        agents_addresses: vec!["https://127.0.0.1:1".into()],
-        web_listen: "127.0.0.1:0".parse().expect("an address"),
-        web_public_url: "http://127.0.0.1:2".into(),
-        web_tls: None,
-        mail: None,
-        watch: None,
-        silence_after: SILENCE_AFTER,
-        flap_window: FLAP_WINDOW,
-        close_recovered_after: CLOSE_AFTER,
-        log_json: false,
-    }
+    Config { silence_after: SILENCE_AFTER, flap_window: FLAP_WINDOW, close_recovered_after: CLOSE_AFTER, ..testing::config() }
 }

@@ -15,7 +15,7 @@ use mainstay_shared::time_source::TimeSource;
 use ring::rand::SystemRandom;
 
 /// What a small appliance measures.
-const METRICS: [&str; 11] = [
+pub const METRICS: [&str; 11] = [
     "clock.offset_ms",
     "cpu.busy_percent",
     "cpu.iowait_percent",

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
+use e2e::load::speaker::METRICS;
 use mainstay_shared::record::Folded;
 use mainstay_shared::time_source::UnixMs;
 use ring::digest;
@@ -142,22 +143,9 @@ fn tables(size: Size, now: UnixMs, sqlite: bool) -> Result<Vec<String>> {
 
 /// A quarter of samples for a few appliances, an hour for a thousand others.
 fn samples(size: Size, now: UnixMs, sqlite: bool) -> Result<Vec<String>> {
-    let names = [
-        "clock.offset_ms",
-        "cpu.busy_percent",
-        "cpu.iowait_percent",
-        "disk./.free_bytes",
-        "disk./.inodes_used_percent",
-        "disk./.used_percent",
-        "load.avg1",
-        "memory.available_bytes",
-        "memory.used_percent",
-        "net.eth0.rx_bytes_per_s",
-        "net.eth0.tx_bytes_per_s",
-    ];
     let folded =
         |n: usize| Folded { min: n as f64 + 0.13, avg: n as f64 + 1.724, max: n as f64 * 9.31 + 3.9, last: n as f64 + 2.41 };
-    let metrics: std::collections::BTreeMap<_, _> = names.iter().enumerate().map(|(n, name)| (*name, folded(n))).collect();
+    let metrics: std::collections::BTreeMap<_, _> = METRICS.iter().enumerate().map(|(n, name)| (*name, folded(n))).collect();
     let packed = hex::encode(zstd::bulk::compress(&serde_json::to_vec(&metrics)?, 3)?);
     let blob = if sqlite { format!("X'{packed}'") } else { format!("'\\x{packed}'::bytea") };
     let customers = size.customers();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use e2e::collector::{Collector, Settings};
 use e2e::database::Engine;
+use e2e::load::speaker::METRICS;
 use e2e::wire::WireAgent;
 use mainstay_shared::api::PATH_REPORTS;
 use mainstay_shared::fault::{FaultChange, FaultChangeKind, FaultGrounds, FaultKey, Level};
@@ -116,25 +117,12 @@ fn change(clock: &TimeSource, n: i64, kind: FaultChangeKind, episode: Option<Epi
 
 /// The `five`th record of yesterday, with values that move as a machine's do.
 fn samples(now: UnixMs, five: i64, seed: i64) -> Payload {
-    let names = [
-        "clock.offset_ms",
-        "cpu.busy_percent",
-        "cpu.iowait_percent",
-        "disk./.free_bytes",
-        "disk./.inodes_used_percent",
-        "disk./.used_percent",
-        "load.avg1",
-        "memory.available_bytes",
-        "memory.used_percent",
-        "net.eth0.rx_bytes_per_s",
-        "net.eth0.tx_bytes_per_s",
-    ];
     let to = now.plus_ms((five - DAY) * 300_000);
     let value = |n: i64| ((five * 7919 + n * 104_729 + seed * 31) % 9973) as f64 / 97.0;
     let folded = |n: i64| {
         let last = (value(n) * 1000.0).round() / 1000.0;
         Folded { min: last / 2.0, avg: last * 0.75, max: last * 2.0, last }
     };
-    let metrics = names.iter().zip(0..).map(|(name, n)| ((*name).to_owned(), folded(n))).collect();
+    let metrics = METRICS.iter().zip(0..).map(|(name, n)| ((*name).to_owned(), folded(n))).collect();
     Payload::Samples(Samples { from: to.plus_ms(-300_000), to, metrics })
 }
