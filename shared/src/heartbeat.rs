@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::ServiceState;
 use crate::directive::Directive;
 use crate::ids::{CollectorEpoch, Epoch};
+use crate::patch::PatchProgress;
 use crate::time_source::UnixMs;
 
 /// `POST /agent/v1/poll`, renewed every 55-60 s, answered at once when there is a directive. Not spooled.
@@ -29,6 +30,9 @@ pub struct PollRequest {
     /// Ids of directives acted on since the last poll.
     #[serde(default)]
     pub done: Vec<String>,
+    /// Signed files on their way or being applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patches: Vec<PatchProgress>,
 }
 
 /// The answer: directives, or none when the wait ran out.

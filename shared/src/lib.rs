@@ -10,6 +10,7 @@ pub mod limits;
 pub mod severity;
 pub mod check;
 pub mod fault;
+pub mod patch;
 pub mod record;
 pub mod directive;
 pub mod receipt;

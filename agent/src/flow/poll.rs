@@ -119,6 +119,7 @@ impl Polling {
             services: current.services,
             backlog: stats.fault_records + stats.sample_records,
             done: memory.untold.clone(),
+            patches: Vec::new(),
         };
         self.contact.note(|facts| facts.requests += 1);
         self.uplink.post(PATH_POLL, &request, self.wait + GRACE).await
@@ -175,7 +176,7 @@ impl Polling {
                 self.contact.report_now.notify_one();
             }
             Ask::RenewCertificate => self.contact.renew_now.notify_one(),
-            Ask::Unknown => {}
+            Ask::Offered(_) | Ask::TakenBack { .. } | Ask::Decided { .. } | Ask::Unknown => {}
         }
         true
     }

@@ -84,6 +84,7 @@ pub async fn announce(
         after_crash: matches!(kind, StartKind::AfterCrash | StartKind::CrashLoop),
         safe_mode: kind.is_safe_mode(),
         services,
+        installed: None,
     };
     spool.push(Payload::Started(started)).await?;
     let safe_mode = faults::safe_mode_raised(now);

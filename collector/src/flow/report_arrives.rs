@@ -196,7 +196,7 @@ impl Story {
                 self.note(taking, &ApplianceEvent::TestReceived { mark: test.mark.clone(), note: test.note.clone() }).await?;
             }
             // A start or goodbye of an epoch that has ended: kept as a record, overtaken as news.
-            Payload::Started(_) | Payload::Goodbye(_) | Payload::OpenFaults(_) | Payload::Samples(_) => {}
+            Payload::Started(_) | Payload::Goodbye(_) | Payload::OpenFaults(_) | Payload::Patch(_) | Payload::Samples(_) => {}
         }
         Ok(())
     }

@@ -229,6 +229,7 @@ impl Box {
             services: [("web".to_owned(), mainstay_shared::check::ServiceState::Up)].into(),
             backlog: 0,
             done: Vec::new(),
+            patches: Vec::new(),
         }
     }
 

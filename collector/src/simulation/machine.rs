@@ -277,6 +277,7 @@ impl Machine {
             services: current.services,
             backlog: stats.fault_records + stats.sample_records,
             done: Vec::new(),
+            patches: Vec::new(),
         })
     }
 

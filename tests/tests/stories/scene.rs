@@ -76,6 +76,7 @@ pub(crate) fn started(services: &[&str]) -> Payload {
         after_crash: false,
         safe_mode: false,
         services: services
+        installed: None,
             .iter()
             .map(|name| DeclaredService {
                 name: (*name).to_owned(),

@@ -1,0 +1,7 @@
+//! Signed files: what they say, how they are packed, and whether an appliance may believe them.
+//!
+//! Synchronous, without network; the agent's helper, the signing tool and the collector share it. The module list is the import order.
+//! It must never change anything outside the folder that it is given, and never judge by anything but signatures and the facts handed in.
+
+pub mod refusal;
+pub mod manifest;
