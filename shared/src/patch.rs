@@ -94,6 +94,8 @@ impl PatchStep {
 /// What an appliance says of a signed file: a record of the fault lane for each step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PatchReport {
+    /// Numbered by the box's journal, growing: the same number twice is the same report.
+    pub number: u64,
     /// The offer that brought it; none if it came by a stick or a file.
     pub offer_id: Option<String>,
     /// SHA-256 of the whole file, hex.

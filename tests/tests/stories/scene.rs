@@ -75,8 +75,8 @@ pub(crate) fn started(services: &[&str]) -> Payload {
         platform: "test".into(),
         after_crash: false,
         safe_mode: false,
-        services: services
         installed: None,
+        services: services
             .iter()
             .map(|name| DeclaredService {
                 name: (*name).to_owned(),
