@@ -12,5 +12,6 @@ pub mod file;
 pub mod verify;
 pub mod archive;
 pub mod authoring;
+pub mod sample;
 
 pub use crypto::install_crypto;
