@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
-const PIECE_BYTES: usize = 8192;
+const PIECE_BYTES: usize = 4096;
 /// The kernel gives what fits in a page at once, so that a piece this short is the last: no line is as long as what is left.
 const SHORT_BYTES: usize = 2048;
 /// Where the first line is enough.

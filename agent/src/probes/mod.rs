@@ -98,7 +98,7 @@ impl Place {
 /// The kernel's files tell no length: read in few large pieces, where the standard library would begin with 32 bytes.
 fn read_whole(path: &Path) -> Option<String> {
     let mut file = File::open(path).ok()?;
-    let (mut text, mut piece) = (Vec::new(), [0; 8192]);
+    let (mut text, mut piece) = (Vec::new(), [0; 4096]);
     loop {
         match file.read(&mut piece).ok()? {
             0 => return String::from_utf8(text).ok(),
