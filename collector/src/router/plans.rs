@@ -51,13 +51,16 @@ const UNSETTLED: [&str; 13] = [
 
 /// Statements that may: the beginning of their text, and why.
 const EXCUSED: [(&str, &str); 4] = [
-    ("SELECT appliance_id, name FROM appliances WHERE (appliance_id)", "so small a table PostgreSQL reads whole for many keys"),
+    (
+        "SELECT CAST(json_agg(json_build_array(appliance_id, name)) AS TEXT) FROM appliances",
+        "so small a table PostgreSQL reads whole for many keys",
+    ),
     (
         "SELECT l.tenant_id, l.appliance_id, a.site_id, l.last_seen_at",
         "silence looks at all links sixty times in the time after which it counts",
     ),
     ("SELECT tenant_id, appliance_id FROM appliances", "once a night, for the samples of each"),
-    ("SELECT state AS label, COUNT(*) AS n FROM appliances", "the fleet is counted from its small index alone"),
+    ("SELECT state AS label, COUNT(*) AS n FROM appliances", "the fleet is counted once a minute"),
 ];
 
 /// The statements that the database layer logged.
