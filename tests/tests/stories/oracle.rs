@@ -3,6 +3,7 @@
 //! the API, the command line and the mail server, never the tables.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -34,7 +35,8 @@ pub(crate) async fn note_cut(post: &ScriptedMailServer, cuts: &mut Cuts) -> Resu
     Ok(())
 }
 
-/// Lets the collector's clock run until every clock has ended and every notice is sent, then judges.
+/// Lets the collector's clock run until every clock has ended and every notice is sent, then judges. Of a collector that fails, its
+/// folder with records and log is kept.
 pub(crate) async fn settle_and_judge(
     scene: &Scene,
     peers: &[LoadedPeer],
@@ -42,6 +44,24 @@ pub(crate) async fn settle_and_judge(
     cuts: &Cuts,
     offset_s: &mut i64,
 ) -> Result<Verdict> {
+    let verdict = async {
+        settle(scene, post, offset_s).await?;
+        judge(scene, peers, post, cuts).await
+    };
+    verdict.await.with_context(|| format!("its records and its log are kept in {}", keep_evidence(scene).display()))
+}
+
+/// Copies the collector's folder to where it outlives the test.
+fn keep_evidence(scene: &Scene) -> PathBuf {
+    let folder = scene.collector.folder();
+    let kept = std::env::temp_dir().join(format!("mainstay-story-{}", folder.file_name().unwrap_or_default().display()));
+    if let Err(error) = std::process::Command::new("cp").arg("-a").arg(folder).arg(&kept).status() {
+        eprintln!("the evidence can't be kept: {error}");
+    }
+    kept
+}
+
+async fn settle(scene: &Scene, post: &ScriptedMailServer, offset_s: &mut i64) -> Result<()> {
     for _ in 0..4 {
         *offset_s += 11 * 60;
         jump(scene, post, *offset_s).await?;
@@ -54,10 +74,10 @@ pub(crate) async fn settle_and_judge(
         jump(scene, post, *offset_s).await?;
         tokio::time::sleep(Duration::from_millis(1000)).await;
         let waiting = scene.collector.command(&["notice", "list", "--state", "waiting", "--json"]).await?.good()?.stdout;
-        Ok((waiting.trim() == "[]").then_some(()))
+        ensure!(waiting.trim() == "[]", "these wait: {waiting}");
+        Ok(Some(()))
     })
-    .await?;
-    judge(scene, peers, post, cuts).await
+    .await
 }
 
 /// Moves the clock between two mails: to one under way, a jump is the end of its lease.
