@@ -215,6 +215,11 @@ async fn kill(
                 let is_over = before.reports == 0 && before.mails == 0;
                 if (is_over && time.monotonic() > Duration::from_millis(500)) || time.monotonic() > WITHIN {
                     trap.map_or(Ok(()), Interception::end)?;
+                    // It may strike while it is taken away, and a killed process takes a moment to end.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    if scene.collector.has_ended()? {
+                        break;
+                    }
                     return Ok(None);
                 }
                 tokio::time::sleep(Duration::from_micros(300)).await;
