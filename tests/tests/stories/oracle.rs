@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::patience::{A_WHILE, eventually};
-use e2e::scripted_mail::{Mood, ScriptedMailServer};
+use e2e::scripted_mail::{Mood, ScriptedMailServer, Taken};
 use serde_json::Value;
 
 use crate::load::LoadedPeer;
 use crate::scene::{Scene, event_kinds, text};
+
+/// The longest that a collector which lives needs to record that a mail was taken.
+const RECORDED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What was looked at, for the record.
 #[derive(Debug, Default, Clone, Copy)]
@@ -73,8 +76,8 @@ async fn settle(scene: &Scene, post: &ScriptedMailServer, offset_s: &mut i64) ->
         *offset_s += 200;
         jump(scene, post, *offset_s).await?;
         tokio::time::sleep(Duration::from_millis(1000)).await;
-        let waiting = scene.collector.command(&["notice", "list", "--state", "waiting", "--json"]).await?.good()?.stdout;
-        ensure!(waiting.trim() == "[]", "these wait: {waiting}");
+        let waiting = waiting(scene).await?;
+        ensure!(waiting.is_empty(), "these wait: {waiting:?}");
         Ok(Some(()))
     })
     .await
@@ -84,9 +87,29 @@ async fn settle(scene: &Scene, post: &ScriptedMailServer, offset_s: &mut i64) ->
 async fn jump(scene: &Scene, post: &ScriptedMailServer, offset_s: i64) -> Result<()> {
     post.set_mood(Mood::Dead);
     eventually("the mails under way to end", A_WHILE, async || Ok((post.handing_over() == 0).then_some(()))).await?;
+    // Taken and not recorded yet: another node would take the lease for over. One that was killed in between will not record it.
+    let recorded = async || Ok(waiting(scene).await?.is_disjoint(&acknowledged(post)).then_some(()));
+    eventually("what was taken to be recorded", RECORDED_WITHIN, recorded).await.ok();
     scene.collector.clock()?.jump_to_offset(offset_s)?;
     post.set_mood(Mood::Accepts);
     Ok(())
+}
+
+/// Notices that are not sent.
+async fn waiting(scene: &Scene) -> Result<BTreeSet<String>> {
+    let listed = scene.collector.command(&["notice", "list", "--state", "waiting", "--json"]).await?.good()?.stdout;
+    let listed: Vec<Value> = serde_json::from_str(&listed)?;
+    listed.iter().map(|notice| Ok(text(notice, "notice_id")?.to_owned())).collect()
+}
+
+/// Notices whose sender was told that they are taken.
+fn acknowledged(post: &ScriptedMailServer) -> BTreeSet<String> {
+    post.taken().iter().filter(|taken| taken.acknowledged).map(notice_id).collect()
+}
+
+fn notice_id(taken: &Taken) -> String {
+    let id = taken.mail.message_id.split('@').next().unwrap_or_default();
+    id.trim_start_matches('<').to_owned()
 }
 
 async fn running_clocks(scene: &Scene) -> Result<usize> {
@@ -201,8 +224,7 @@ fn copies_are_allowed(post: &ScriptedMailServer, expected: &BTreeSet<String>, cu
     let taken = post.taken();
     let mut copies: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (place, mail) in taken.iter().enumerate() {
-        let id = mail.mail.message_id.split('@').next().unwrap_or_default();
-        copies.entry(id.trim_start_matches('<').to_owned()).or_default().push(place);
+        copies.entry(notice_id(mail)).or_default().push(place);
     }
     for id in expected {
         ensure!(copies.contains_key(id), "notice {id} counts as sent and never reached the mail server");
