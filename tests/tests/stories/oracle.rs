@@ -14,9 +14,6 @@ use serde_json::Value;
 use crate::load::LoadedPeer;
 use crate::scene::{Scene, event_kinds, text};
 
-/// The longest that a collector which lives needs to record that a mail was taken.
-const RECORDED_WITHIN: Duration = Duration::from_secs(5);
-
 /// What was looked at, for the record.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Verdict {
@@ -48,7 +45,7 @@ pub(crate) async fn settle_and_judge(
     offset_s: &mut i64,
 ) -> Result<Verdict> {
     let verdict = async {
-        settle(scene, post, offset_s).await?;
+        settle(scene, post, cuts, offset_s).await?;
         judge(scene, peers, post, cuts).await
     };
     verdict.await.with_context(|| format!("its records and its log are kept in {}", keep_evidence(scene).display()))
@@ -64,17 +61,17 @@ fn keep_evidence(scene: &Scene) -> PathBuf {
     kept
 }
 
-async fn settle(scene: &Scene, post: &ScriptedMailServer, offset_s: &mut i64) -> Result<()> {
+async fn settle(scene: &Scene, post: &ScriptedMailServer, cuts: &Cuts, offset_s: &mut i64) -> Result<()> {
     for _ in 0..4 {
         *offset_s += 11 * 60;
-        jump(scene, post, *offset_s).await?;
+        jump(scene, post, cuts, *offset_s).await?;
         tokio::time::sleep(Duration::from_millis(1200)).await;
     }
     eventually("every clock to end", A_WHILE, async || Ok((running_clocks(scene).await? == 0).then_some(()))).await?;
     eventually("every notice to be sent", A_WHILE, async || {
         // Leases and back-offs of the past end.
         *offset_s += 200;
-        jump(scene, post, *offset_s).await?;
+        jump(scene, post, cuts, *offset_s).await?;
         tokio::time::sleep(Duration::from_millis(1000)).await;
         let waiting = waiting(scene).await?;
         ensure!(waiting.is_empty(), "these wait: {waiting:?}");
@@ -84,12 +81,13 @@ async fn settle(scene: &Scene, post: &ScriptedMailServer, offset_s: &mut i64) ->
 }
 
 /// Moves the clock between two mails: to one under way, a jump is the end of its lease.
-async fn jump(scene: &Scene, post: &ScriptedMailServer, offset_s: i64) -> Result<()> {
+async fn jump(scene: &Scene, post: &ScriptedMailServer, cuts: &Cuts, offset_s: i64) -> Result<()> {
     post.set_mood(Mood::Dead);
     eventually("the mails under way to end", A_WHILE, async || Ok((post.handing_over() == 0).then_some(()))).await?;
-    // Taken and not recorded yet: another node would take the lease for over. One that was killed in between will not record it.
-    let recorded = async || Ok(waiting(scene).await?.is_disjoint(&acknowledged(post)).then_some(()));
-    eventually("what was taken to be recorded", RECORDED_WITHIN, recorded).await.ok();
+    // Taken and not recorded yet: another node would take the lease for over. What was taken before a cut may never be recorded.
+    let since = cuts.last().copied().unwrap_or_default();
+    let recorded = async || Ok(waiting(scene).await?.is_disjoint(&acknowledged_since(post, since)).then_some(()));
+    eventually("what was taken to be recorded", A_WHILE, recorded).await?;
     scene.collector.clock()?.jump_to_offset(offset_s)?;
     post.set_mood(Mood::Accepts);
     Ok(())
@@ -102,9 +100,9 @@ async fn waiting(scene: &Scene) -> Result<BTreeSet<String>> {
     listed.iter().map(|notice| Ok(text(notice, "notice_id")?.to_owned())).collect()
 }
 
-/// Notices whose sender was told that they are taken.
-fn acknowledged(post: &ScriptedMailServer) -> BTreeSet<String> {
-    post.taken().iter().filter(|taken| taken.acknowledged).map(notice_id).collect()
+/// Notices whose sender was told that they are taken, since so many were.
+fn acknowledged_since(post: &ScriptedMailServer, since: usize) -> BTreeSet<String> {
+    post.taken().iter().skip(since).filter(|taken| taken.acknowledged).map(notice_id).collect()
 }
 
 fn notice_id(taken: &Taken) -> String {
