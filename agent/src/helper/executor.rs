@@ -205,7 +205,7 @@ fn follow(mut child: Child, mut output: std::io::PipeReader, step: &Step, runnin
     if !step.leaves_children {
         kill(running);
     }
-    drop(read_to_end.recv_timeout(AFTERWARDS));
+    read_to_end.recv_timeout(AFTERWARDS).ok();
     let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
     Ended { end, output: redact(&String::from_utf8_lossy(&tail)) }
 }

@@ -31,3 +31,6 @@ pub(crate) use executor::serve as serve_executor;
 pub(crate) use lines::Conversation;
 pub(crate) use server::serve;
 pub(crate) use settings::{DEFAULT_PATH, Settings};
+
+#[cfg(test)]
+mod tests;

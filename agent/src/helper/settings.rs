@@ -128,7 +128,7 @@ impl Settings {
         Self::read(&text).with_context(|| path.display().to_string())
     }
 
-    fn read(text: &str) -> anyhow::Result<Self> {
+    pub(super) fn read(text: &str) -> anyhow::Result<Self> {
         let raw: Raw = toml::from_str(text)?;
         ensure!(is_word(&raw.product), "product = {:?}: expected lower-case letters, digits, dots and dashes", raw.product);
         let paths = [("root", &raw.root), ("state_dir", &raw.state_dir), ("tree", &raw.tree), ("socket", &raw.socket)];
