@@ -2,55 +2,33 @@
 //!
 //! A part of `engine`. Kept by kind, each with a version that only grows. It must never shrink what was withdrawn.
 
-use mainstay_patchkit::manifest::{Body, Licence};
+use mainstay_patchkit::manifest::Body;
 use mainstay_patchkit::refusal::Refusal;
 use mainstay_patchkit::verify::Verified;
-use mainstay_shared::patch::{PatchKind, PatchStep};
+use mainstay_shared::patch::PatchStep;
 
 use super::engine::Engine;
 use super::state::{Kept, Known, Seal, State};
 use super::tree::io_refusal;
 
-fn kind_name(kind: PatchKind) -> &'static str {
-    match kind {
-        PatchKind::Patch => "patch",
-        PatchKind::Action => "action",
-        PatchKind::Policy => "policy",
-        PatchKind::Profile => "profile",
-        PatchKind::Licence => "licence",
-        PatchKind::Withdrawal => "withdrawal",
-        PatchKind::SupportKey => "support_key",
-    }
-}
-
 impl Engine {
     /// Takes a verified document in, with floors and root, in one write.
     ///
     /// # Errors
-    /// An older version than the one kept, a licence for another machine, or the disk.
+    /// What the disk said.
     pub(super) fn take_document(&mut self, verified: &Verified, known: Known) -> Result<(), Refusal> {
         let (manifest, now) = (&verified.manifest, self.now());
-        let kind = kind_name(known.kind);
-        if let Some(kept) = self.state().documents.get(kind).filter(|kept| kept.version >= manifest.version) {
-            let why = format!("the {kind} {} is not newer", manifest.version);
-            return Err(Refusal::Version { installed: kept.version.to_string(), why });
-        }
-        if let Body::Licence(Licence { serials, .. }) = &manifest.body
-            && !serials.is_empty()
-            && !serials.contains(&self.settings.serial)
-        {
-            return Err(Refusal::Hardware(format!("serial {}", self.settings.serial)));
-        }
         let seal = Seal {
             root: verified.roots.last().map(|root| String::from_utf8_lossy(root).into_owned()),
             targets_version: verified.targets_version,
             role_version: verified.role_version,
             verified_at: now,
         };
-        let (sha256, body, version) = (known.sha256.clone(), manifest.body.clone(), manifest.version.clone());
+        let (kind, sha256) = (known.kind, known.sha256.clone());
+        let (body, version) = (manifest.body.clone(), manifest.version.clone());
         let taken = self.store.change(|state| {
             let text = take_in(state, body, now);
-            state.documents.insert(kind.to_owned(), Kept { version, text });
+            state.documents.insert(kind, Kept { version, text });
             state.seal(&seal);
             state.files.retain(|file| file.sha256 != sha256);
             state.files.push(known);

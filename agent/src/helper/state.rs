@@ -42,7 +42,7 @@ pub(super) struct State {
     /// Features of the licence.
     pub(super) features: BTreeSet<String>,
     /// Documents by kind.
-    pub(super) documents: BTreeMap<String, Kept>,
+    pub(super) documents: BTreeMap<PatchKind, Kept>,
     /// Manifests that the vendor has withdrawn, by SHA-256.
     pub(super) withdrawn: BTreeSet<String>,
     /// Manifests that failed here, by SHA-256.

@@ -6,9 +6,10 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use mainstay_patchkit::archive::{Entries, EntryKind, TreeHash};
+use mainstay_patchkit::archive::{self, Entries, TreeHash};
 use mainstay_patchkit::manifest::Payload;
 use mainstay_patchkit::refusal::Refusal;
+use ring::digest;
 
 use super::disk::{self, Disk, Kind};
 
@@ -136,13 +137,13 @@ pub(super) fn unpack(
     while let Some(mut entry) = entries.next_entry()? {
         let path = into.join(&entry.path);
         let io = |error: io::Error| io_refusal(&error);
-        if entry.kind == EntryKind::Dir {
+        if entry.kind == archive::Kind::Folder {
             disk.make_dir(&path, entry.mode).map_err(io)?;
             continue;
         }
         let mut file = disk.create(&path, entry.mode).map_err(io)?;
         loop {
-            let count = entry.read(&mut buffer)?;
+            let count = entry.read(&mut buffer).map_err(unreadable)?;
             if count == 0 {
                 break;
             }
@@ -155,12 +156,20 @@ pub(super) fn unpack(
             }
         }
     }
-    entries.finish()
+    Ok(())
+}
+
+/// An archive that can't be unpacked is the archive's fault unless the machine says that it is its own.
+fn unreadable(error: io::Error) -> Refusal {
+    match error.raw_os_error() {
+        Some(_) => io_refusal(&error),
+        None => Refusal::Archive(error.to_string()),
+    }
 }
 
 /// The tree hash of what lies in `dir`.
 pub(super) fn hash(disk: &dyn Disk, dir: &Path) -> Result<String, Refusal> {
-    let mut hash = TreeHash::new();
+    let mut hash = TreeHash::default();
     let mut buffer = vec![0; COPY_BYTES];
     hash_inside(disk, dir, "", &mut hash, &mut buffer)?;
     Ok(hash.finish())
@@ -177,7 +186,18 @@ fn hash_inside(disk: &dyn Disk, dir: &Path, prefix: &str, hash: &mut TreeHash, b
             }
             Kind::File => {
                 let mut file = disk.open(&path).map_err(io)?;
-                hash.add_file(&name, entry.mode, entry.bytes, &mut file).map_err(io)?;
+                let mut content = digest::Context::new(&digest::SHA256);
+                let mut bytes = 0;
+                loop {
+                    let count = file.read(buffer).map_err(io)?;
+                    if count == 0 {
+                        break;
+                    }
+                    content.update(&buffer[..count]);
+                    bytes += count as u64;
+                }
+                let sha256: [u8; digest::SHA256_OUTPUT_LEN] = content.finish().as_ref().try_into().unwrap_or_default();
+                hash.add_file(&name, entry.mode, bytes, &sha256);
             }
             Kind::Link | Kind::Other => {
                 return Err(Refusal::Content(format!("{}: neither file nor folder", path.display())));

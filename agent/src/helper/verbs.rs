@@ -76,7 +76,9 @@ impl Helper {
             targets_floor: state.trust.targets_floor,
             role_floor: state.trust.role_floor,
         };
+        let documents = state.documents.iter().map(|(kind, kept)| (*kind, kept.version.clone())).collect();
         let facts = Facts {
+            documents: &documents,
             product: &settings.product,
             hardware: &settings.hardware,
             serial: &settings.serial,
