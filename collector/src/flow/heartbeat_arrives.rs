@@ -10,6 +10,7 @@ use mainstay_shared::limits::{MAX_SERVICES, MAX_VALUES, is_good_name};
 use mainstay_shared::time_source::UnixMs;
 
 use super::faults_arrive::ArrivedFrom;
+use super::patch_is_reported::patch_progresses;
 use super::report_arrives::{forget_goodbye, hear};
 use super::taking::Taking;
 use crate::appliances::links::Beat;
@@ -17,6 +18,8 @@ use crate::appliances::{Identity, directives, links};
 
 /// Directives that one heartbeat may name as done.
 const MAX_DONE: usize = 64;
+/// Files on their way that one heartbeat may tell of.
+const MAX_PATCHES: usize = 16;
 
 /// Takes one heartbeat of a batch. `false`: the appliance is gone.
 pub(crate) async fn heartbeat_arrives(
@@ -55,6 +58,9 @@ pub(crate) async fn heartbeat_arrives(
     }
     for id in request.done.iter().filter(|id| is_good_name(id)).take(MAX_DONE) {
         directives::done(taking.tx, &key, id, received_at).await?;
+    }
+    for progress in request.patches.iter().filter(|progress| is_good_name(&progress.offer_id)).take(MAX_PATCHES) {
+        taking.changed |= patch_progresses(taking.tx, (&key.0, &key.1), progress, received_at).await?;
     }
     let from = ArrivedFrom { tenant_id: key.0.clone(), appliance_id: key.1.clone(), site_id: who.site_id.clone() };
     hear(taking, &key, &from, received_at).await?;
