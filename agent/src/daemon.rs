@@ -10,9 +10,12 @@ use mainstay_shared::time_source::TimeSource;
 use ring::rand::SystemRandom;
 use tokio::sync::{Notify, watch as cell};
 
+use crate::checks::Checker;
 use crate::config::Config;
 use crate::flow::alarm::{self, Alarming};
 use crate::flow::contact::Contact;
+use crate::flow::fetch::{self, Fetching};
+use crate::flow::patch::{self, PatchDesk, Patching};
 use crate::flow::poll::{self, Polling};
 use crate::flow::renewal::{self, Renewing};
 use crate::flow::report::{self, Reporting};
@@ -20,6 +23,7 @@ use crate::flow::start;
 use crate::flow::watch::{self, Current, Watch};
 use crate::lifecycle::Lifecycle;
 use crate::local::{Answering, Facts, Failure, answer_requests};
+use crate::patches::{HelperClient, Keeper};
 use crate::probes::{ClockReference, Host, Place};
 use crate::spool::{Limits, Spool};
 use crate::uplink::{Identity, Proxy, Settings, TrustedClock, Uplink};
@@ -39,8 +43,13 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     let (spool, opened) = Spool::open(&config.state_dir.join("spool"), limits, &SystemRandom::new(), time.clone())?;
     let host = Host::look(&Place::here(time.clone()));
     let kind = start::judge(&opened.starts, &host.boot_id, host.uptime_s);
+    let helper = config.patches.enabled.then(|| HelperClient::at(config.patches.helper_socket.clone()));
+    let installed = match &helper {
+        Some(helper) => patch::installed(helper).await,
+        None => None,
+    };
     // A full lane or disk must not keep the agent from delivering what fills it.
-    if let Err(error) = start::announce(&spool, kind, host, config.declared_services(), time.now()).await {
+    if let Err(error) = start::announce(&spool, kind, host, (config.declared_services(), installed), time.now()).await {
         tracing::error!("the start could not be recorded: {:#}", anyhow::Error::new(error));
     }
     let safe_mode = kind.is_safe_mode();
@@ -79,6 +88,24 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     life.spawn("report", report::run(reporting, reporting_stop));
     let alarming = Alarming { spool: spool.clone(), contact: contact.clone(), time: time.clone() };
     life.spawn("alarm", alarm::run(alarming, alarming_stop));
+    let desk = match &helper {
+        Some(_) => Some(PatchDesk::new(Keeper::open(&config.state_dir)?)),
+        None => None,
+    };
+    if let (Some(desk), Some(helper)) = (&desk, helper) {
+        let patching = Patching {
+            desk: desk.clone(),
+            helper,
+            spool: spool.clone(),
+            services: config.services.clone(),
+            current: current_seen.clone(),
+            checker: Arc::new(Checker::here(time.clone(), reference.clone())),
+        };
+        life.spawn("patch", patch::run(patching, life.stop_signal()));
+        let (settings, time) = (config.patches.clone(), time.clone());
+        let fetching = Fetching { desk: desk.clone(), uplink: Arc::clone(&uplink), settings, time };
+        life.spawn("fetch", fetch::run(fetching, life.stop_signal()));
+    }
     let polling = Polling {
         spool,
         uplink: Arc::clone(&uplink),
@@ -87,6 +114,7 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
         clock: reference,
         current: current_seen,
         nudge,
+        patches: desk,
         wait: config.poll_wait,
     };
     life.spawn("poll", poll::run(polling, polling_stop));

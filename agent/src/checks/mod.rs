@@ -19,7 +19,7 @@ use mainstay_shared::limits::{MAX_TEXT_CHARS, clean_text};
 use mainstay_shared::time_source::TimeSource;
 
 pub(crate) use plugin::parse as read_plugin_output;
-pub(crate) use schedule::keep_asking;
+pub(crate) use schedule::{keep_asking, look};
 pub use schedule::{Retries, ServiceRound};
 
 use crate::config::{Check, CheckKind};
