@@ -49,7 +49,11 @@ impl Store {
     ///
     /// # Errors
     /// When the folder can't be read or written, or both slots are damaged.
-    pub(super) fn open(disk: Arc<dyn Disk>, dir: PathBuf, shipped: impl FnOnce() -> anyhow::Result<State>) -> anyhow::Result<Self> {
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        shipped: impl FnOnce() -> anyhow::Result<State>,
+    ) -> anyhow::Result<Self> {
         let paths = [dir.join("state.0"), dir.join("state.1")];
         let mut damaged = 0;
         let mut best: Option<State> = None;

@@ -104,7 +104,9 @@ impl Helper {
 
     fn verify(&self, incoming: &Incoming) -> Answer {
         match self.judge(&incoming.file) {
-            Ok(verified) => Answer::File(view::file(&self.known(&verified, &incoming.file, None, Speaker::Root), &self.view(), true)),
+            Ok(verified) => {
+                Answer::File(view::file(&self.known(&verified, &incoming.file, None, Speaker::Root), &self.view(), true))
+            }
             Err(why) => refusal(&why),
         }
     }
@@ -115,7 +117,8 @@ impl Helper {
 
     fn known(&self, verified: &Verified, file: &File, offer_id: Option<String>, who: Speaker) -> Known {
         let manifest = &verified.manifest;
-        let one_way = matches!(&manifest.body, Body::Patch(p) if p.data_change == mainstay_patchkit::manifest::DataChange::OneWay);
+        let one_way =
+            matches!(&manifest.body, Body::Patch(p) if p.data_change == mainstay_patchkit::manifest::DataChange::OneWay);
         let agreed = rules::agreed_at_once(&self.engine.settings, manifest.kind(), one_way);
         let text = |text: &str| clean_text(text, MAX_TEXT_CHARS);
         Known {
