@@ -137,9 +137,10 @@ impl Disk for MachineDisk {
         let mut entries = Vec::new();
         for found in std::fs::read_dir(dir)? {
             let found = found?;
-            let name = found.file_name().into_string().map_err(|name| {
-                io::Error::other(format!("{}: {} is no UTF-8", dir.display(), name.to_string_lossy()))
-            })?;
+            let name = found
+                .file_name()
+                .into_string()
+                .map_err(|name| io::Error::other(format!("{}: {} is no UTF-8", dir.display(), name.to_string_lossy())))?;
             entries.push(entry(name, &found.metadata()?));
         }
         entries.sort();

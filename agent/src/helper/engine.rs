@@ -175,8 +175,11 @@ impl Engine {
             return Ok(());
         }
         self.change_job(|_, install| {
+            // Back from probation to the start, after a crash, the crashes are counted on.
+            if install.stage < stage {
+                install.rounds = 0;
+            }
             install.stage = stage;
-            install.rounds = 0;
         })
     }
 
@@ -238,7 +241,8 @@ impl Engine {
         for script in self.scripts() {
             let Some((program, arguments)) = script.argv.split_first() else { continue };
             let inside = self.settings.tree.join("current");
-            let argv = std::iter::once(inside.join(program).to_string_lossy().into_owned()).chain(arguments.iter().cloned()).collect();
+            let argv =
+                std::iter::once(inside.join(program).to_string_lossy().into_owned()).chain(arguments.iter().cloned()).collect();
             let step = Step { argv, dir: inside, timeout_s: script.timeout_s, leaves_children: false };
             let ended = self.runner.run(&step);
             self.keep_output(&ended.output)?;

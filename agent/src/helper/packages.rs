@@ -73,7 +73,8 @@ impl Engine {
 
     /// Finishes what a cut left half done, then installs exactly these.
     pub(super) fn install_packages(&mut self, packages: &[(String, String)]) -> Result<(), Failure> {
-        let missing = |name: &str| Failure { code: "package_missing", detail: format!("{name}: not among the verified packages") };
+        let missing =
+            |name: &str| Failure { code: "package_missing", detail: format!("{name}: not among the verified packages") };
         let files: Vec<String> = packages
             .iter()
             .map(|(name, version)| self.deb(name, version).map(|path| path.display().to_string()).ok_or_else(|| missing(name)))

@@ -85,7 +85,8 @@ impl Helper {
                 let plan = Plan { sha256: file.sha256.clone(), install, seal, payload: patch.payload.clone() };
                 let mut payload = Section { file: opened, at: verified.payload_offset, left: verified.payload_length };
                 let offer_id = file.offer_id.clone().unwrap_or_default();
-                let tell = &mut |step, percent| say(Answer::Progress(PatchProgress { offer_id: offer_id.clone(), step, percent }));
+                let tell =
+                    &mut |step, percent| say(Answer::Progress(PatchProgress { offer_id: offer_id.clone(), step, percent }));
                 self.engine.install(&plan, &mut payload, tell)
             }
             _ => Err(Refusal::Content("a document is not begun".into())),
@@ -102,7 +103,9 @@ impl Helper {
         let io = |error: io::Error| io_refusal(&error);
         let one_way = patch.data_change == DataChange::OneWay;
         if one_way && file.agreed != Some(AgreedBy::Administrator) {
-            return Err(Refusal::Customer("its change of the data can't be undone: only the administrator on the box agrees".into()));
+            return Err(Refusal::Customer(
+                "its change of the data can't be undone: only the administrator on the box agrees".into(),
+            ));
         }
         rules::baseline(services, &patch.services, file.agreed)?;
         let how = match &patch.content {

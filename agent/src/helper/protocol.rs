@@ -72,6 +72,7 @@ pub enum Request {
 /// An answer; the last line is never [`Answer::Progress`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "one at a time, never kept in a list")]
 pub enum Answer {
     /// How far it is; more lines follow.
     Progress(PatchProgress),

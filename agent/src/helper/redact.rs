@@ -5,8 +5,20 @@
 use mainstay_shared::patch::MAX_OUTPUT_CHARS;
 
 /// Words whose value is never shown.
-const SECRET_WORDS: &[&str] =
-    &["password", "passwd", "passphrase", "pwd", "secret", "token", "apikey", "api_key", "api-key", "authorization", "credential", "private_key"];
+const SECRET_WORDS: &[&str] = &[
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "apikey",
+    "api_key",
+    "api-key",
+    "authorization",
+    "credential",
+    "private_key",
+];
 /// A run of letters and digits this long, with both, is taken for a token.
 const TOKEN_CHARS: usize = 32;
 const HIDDEN: &str = "[hidden]";

@@ -158,6 +158,7 @@ pub(super) struct Job {
 /// By kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "work", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub(super) enum Work {
     /// A tree, or packages, with what surrounds them.
     Install(Install),

@@ -31,7 +31,7 @@ pub(super) struct Store {
 enum Slot {
     Empty,
     Damaged,
-    Whole(State),
+    Whole(Box<State>),
 }
 
 fn digest_hex(bytes: &[u8]) -> String {
@@ -41,7 +41,7 @@ fn digest_hex(bytes: &[u8]) -> String {
 fn read_slot(disk: &dyn Disk, path: &std::path::Path) -> std::io::Result<Slot> {
     let Some(bytes) = disk::read(disk, path, MAX_BYTES)? else { return Ok(Slot::Empty) };
     let whole = bytes.split_at_checked(65).filter(|(sum, json)| sum[..64] == *digest_hex(json).as_bytes());
-    Ok(whole.and_then(|(_, json)| serde_json::from_slice(json).ok()).map_or(Slot::Damaged, Slot::Whole))
+    Ok(whole.and_then(|(_, json)| serde_json::from_slice(json).ok()).map_or(Slot::Damaged, |state| Slot::Whole(Box::new(state))))
 }
 
 impl Store {
@@ -49,10 +49,14 @@ impl Store {
     ///
     /// # Errors
     /// When the folder can't be read or written, or both slots are damaged.
-    pub(super) fn open(disk: Arc<dyn Disk>, dir: PathBuf, shipped: impl FnOnce() -> anyhow::Result<State>) -> anyhow::Result<Self> {
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        shipped: impl FnOnce() -> anyhow::Result<State>,
+    ) -> anyhow::Result<Self> {
         let paths = [dir.join("state.0"), dir.join("state.1")];
         let mut damaged = 0;
-        let mut best: Option<State> = None;
+        let mut best: Option<Box<State>> = None;
         for path in &paths {
             match read_slot(&*disk, path).with_context(|| path.display().to_string())? {
                 Slot::Empty => {}
@@ -69,7 +73,7 @@ impl Store {
             dir.display()
         );
         let fresh = best.is_none();
-        let state = Arc::new(best.map_or_else(shipped, Ok)?);
+        let state = Arc::new(best.map_or_else(shipped, |best| Ok(*best))?);
         let published = Arc::new(Mutex::new(Arc::clone(&state)));
         let mut store = Self { disk, dir, state, published };
         if damaged > 0 {

@@ -104,7 +104,9 @@ impl Helper {
 
     fn verify(&self, incoming: &Incoming) -> Answer {
         match self.judge(&incoming.file) {
-            Ok(verified) => Answer::File(view::file(&self.known(&verified, &incoming.file, None, Speaker::Root), &self.view(), true)),
+            Ok(verified) => {
+                Answer::File(view::file(&self.known(&verified, &incoming.file, None, Speaker::Root), &self.view(), true))
+            }
             Err(why) => refusal(&why),
         }
     }
@@ -115,7 +117,8 @@ impl Helper {
 
     fn known(&self, verified: &Verified, file: &File, offer_id: Option<String>, who: Speaker) -> Known {
         let manifest = &verified.manifest;
-        let one_way = matches!(&manifest.body, Body::Patch(p) if p.data_change == mainstay_patchkit::manifest::DataChange::OneWay);
+        let one_way =
+            matches!(&manifest.body, Body::Patch(p) if p.data_change == mainstay_patchkit::manifest::DataChange::OneWay);
         let agreed = rules::agreed_at_once(&self.engine.settings, manifest.kind(), one_way);
         let text = |text: &str| clean_text(text, MAX_TEXT_CHARS);
         Known {
@@ -249,16 +252,17 @@ impl Helper {
     }
 
     /// Whether `who` may decide about the file with what they bring; a wrong code is counted first.
-    fn may_decide(&mut self, sha256: &str, code: Option<&str>, who: Speaker) -> Result<AgreedBy, Answer> {
+    fn may_decide(&mut self, sha256: &str, code: Option<&str>, who: Speaker) -> Result<AgreedBy, Box<Answer>> {
+        let told = |code: &str, detail: String| Box::new(refused(code, detail));
         let Some(known) = self.engine.state().file(sha256).cloned() else {
-            return Err(refused("no_such_file", format!("{sha256}: not known here")));
+            return Err(told("no_such_file", format!("{sha256}: not known here")));
         };
         match (who, code) {
             (Speaker::Root, _) => Ok(AgreedBy::Administrator),
-            (Speaker::Reporter, None) => Err(refused("not_allowed", "only the administrator on the box decides without a code")),
+            (Speaker::Reporter, None) => Err(told("not_allowed", "only the administrator on the box decides without a code".into())),
             (Speaker::Reporter, Some(typed)) => {
                 let Some(code) = known.code.filter(|_| known.tries < MAX_CODE_TRIES) else {
-                    return Err(refused("not_allowed", "it is decided on the box alone"));
+                    return Err(told("not_allowed", "it is decided on the box alone".into()));
                 };
                 if typed == code {
                     return Ok(AgreedBy::Code);
@@ -269,8 +273,8 @@ impl Helper {
                     }
                 });
                 match counted {
-                    Ok(()) => Err(refused("wrong_code", format!("{} tries are left", MAX_CODE_TRIES - known.tries - 1))),
-                    Err(error) => Err(refusal(&io_refusal(&error))),
+                    Ok(()) => Err(told("wrong_code", format!("{} tries are left", MAX_CODE_TRIES - known.tries - 1))),
+                    Err(error) => Err(Box::new(refusal(&io_refusal(&error)))),
                 }
             }
         }
@@ -279,7 +283,7 @@ impl Helper {
     fn consent(&mut self, sha256: &str, code: Option<&str>, who: Speaker) -> Answer {
         let agreed = match self.may_decide(sha256, code, who) {
             Ok(agreed) => agreed,
-            Err(answer) => return answer,
+            Err(answer) => return *answer,
         };
         let waits = self.engine.state().file(sha256).is_some_and(|file| file.step == PatchStep::AwaitingConsent);
         if waits {
@@ -300,7 +304,7 @@ impl Helper {
 
     fn refuse(&mut self, sha256: &str, code: Option<&str>, reason: &str, who: Speaker) -> Answer {
         if let Err(answer) = self.may_decide(sha256, code, who) {
-            return answer;
+            return *answer;
         }
         let why = Refusal::Customer(clean_text(reason, MAX_TEXT_CHARS));
         self.end_waiting(sha256, why.code(), &clean_text(reason, MAX_TEXT_CHARS));

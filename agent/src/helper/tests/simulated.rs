@@ -91,7 +91,9 @@ impl Inner {
         for part in path.components() {
             let Component::Normal(name) = part else { continue };
             // Links on the way are followed (`current/...` is read by nobody but people).
-            let Some(Node::Dir { now, .. }) = self.nodes.get(&at) else { return Err(refused(io::ErrorKind::NotADirectory, path)) };
+            let Some(Node::Dir { now, .. }) = self.nodes.get(&at) else {
+                return Err(refused(io::ErrorKind::NotADirectory, path));
+            };
             at = *now.get(name.to_str().unwrap()).ok_or_else(|| refused(io::ErrorKind::NotFound, path))?;
         }
         Ok(at)

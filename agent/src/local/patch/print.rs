@@ -67,7 +67,11 @@ fn line(lang: Lang, zh: &str, en: &str, value: &str) {
 /// Several.
 pub(super) fn files(files: &[KnownFile], over: bool, lang: Lang) {
     if files.is_empty() {
-        return say(if over { pick(lang, "无历史", "nothing was applied yet") } else { pick(lang, "无待处理项", "nothing waits") });
+        return say(if over {
+            pick(lang, "无历史", "nothing was applied yet")
+        } else {
+            pick(lang, "无待处理项", "nothing waits")
+        });
     }
     files.iter().for_each(|one| file(one, lang));
 }
