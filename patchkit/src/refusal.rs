@@ -34,6 +34,9 @@ pub enum Refusal {
     /// For other models.
     #[error("it is not for the model {0}")]
     Hardware(String),
+    /// A licence for other appliances.
+    #[error("it is not for the appliance with the serial {0}")]
+    Serial(String),
     /// Not newer than what runs, or not from this version.
     #[error("it can't be applied to version {installed}: {why}")]
     Version {
@@ -83,6 +86,7 @@ impl Refusal {
             Self::Archive(_) => "bad_archive",
             Self::Product { .. } => "other_product",
             Self::Hardware(_) => "other_hardware",
+            Self::Serial(_) => "other_serial",
             Self::Version { .. } => "version",
             Self::Feature(_) => "feature_not_licensed",
             Self::Withdrawn => "withdrawn",
