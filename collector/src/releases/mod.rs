@@ -12,6 +12,7 @@ pub(crate) mod life;
 pub(crate) mod rules;
 pub(crate) mod range;
 pub(crate) mod repository;
+pub(crate) mod sending;
 pub(crate) mod online;
 pub(crate) mod files;
 pub(crate) mod offers;

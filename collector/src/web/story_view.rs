@@ -37,6 +37,7 @@ fn actor(w: Words, actor: &str, staff: &HashMap<String, String>) -> String {
     match actor.split_once(':') {
         Some(("staff", id)) => staff.get(id).cloned().unwrap_or_else(|| id.to_owned()),
         Some(("appliance", _)) => w.t("actor.appliance").into_owned(),
+        Some(("link", address)) => w.with("actor.link", &[("address", &address)]),
         Some(("token", _)) => w.t("actor.token").into_owned(),
         _ => w.t("actor.system").into_owned(),
     }
