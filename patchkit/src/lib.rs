@@ -12,5 +12,7 @@ pub mod file;
 pub mod verify;
 pub mod archive;
 pub mod authoring;
+pub mod online;
+pub mod sample;
 
 pub use crypto::install_crypto;
