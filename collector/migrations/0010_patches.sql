@@ -132,7 +132,6 @@ CREATE TABLE patch_reports (
     PRIMARY KEY (tenant_id, appliance_id, number, sha256, step),
     FOREIGN KEY (tenant_id, appliance_id) REFERENCES appliances (tenant_id, appliance_id)
 );
-CREATE INDEX patch_reports_by_file ON patch_reports (tenant_id, appliance_id, sha256);
 
 -- Links in mails: the token is not here, its hash is. A link is about one batch of offers of one file to one customer.
 CREATE TABLE offer_links (

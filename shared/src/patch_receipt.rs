@@ -89,8 +89,7 @@ impl SignedReceipt {
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, public_key)
             .verify(&covered(&self.signed), &signature)
             .map_err(|_| BadReceipt::Signature)?;
-        let receipt: PatchReceipt =
-            serde_json::from_str(&self.signed).map_err(|error| BadReceipt::Form(error.to_string()))?;
+        let receipt: PatchReceipt = serde_json::from_str(&self.signed).map_err(|error| BadReceipt::Form(error.to_string()))?;
         if receipt.reports.len() > MAX_REPORTS {
             return Err(BadReceipt::Form(format!("at most {MAX_REPORTS} reports are accepted")));
         }

@@ -60,7 +60,7 @@ pub(crate) fn parts() -> (Router<World>, utoipa::openapi::OpenApi) {
         .routes(routes!(patches::of_appliance))
         .routes(routes!(patches::take_back))
         .routes(routes!(patches::entitle))
-        .routes(routes!(patches::receipt).layer(DefaultBodyLimit::max(MAX_RECEIPT_BYTES)))
+        .merge(OpenApiRouter::new().routes(routes!(patches::receipt)).layer(DefaultBodyLimit::max(MAX_RECEIPT_BYTES)))
         .routes(routes!(releases::list))
         .routes(routes!(releases::get))
         .routes(routes!(releases::offer))

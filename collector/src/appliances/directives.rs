@@ -57,11 +57,12 @@ pub(crate) async fn forget_offer(
     offer_id: &str,
     now: UnixMs,
 ) -> Result<(), sqlx::Error> {
-    let rows = sqlx::query("SELECT directive_id, ask FROM directives WHERE tenant_id = $1 AND appliance_id = $2 AND done_at IS NULL")
-        .bind(tenant_id)
-        .bind(appliance_id)
-        .fetch_all(&mut *tx)
-        .await?;
+    let rows =
+        sqlx::query("SELECT directive_id, ask FROM directives WHERE tenant_id = $1 AND appliance_id = $2 AND done_at IS NULL")
+            .bind(tenant_id)
+            .bind(appliance_id)
+            .fetch_all(&mut *tx)
+            .await?;
     for row in &rows {
         let ask: String = row.try_get("ask")?;
         let is_about = match serde_json::from_str(&ask) {

@@ -65,8 +65,7 @@ mod tests {
     #[test]
     fn warranty_service_period_and_features_decide_and_say_so() {
         let (none, vpn, ha) = (BTreeSet::new(), BTreeSet::from(["vpn".to_owned()]), BTreeSet::from(["ha".to_owned()]));
-        let plain =
-            Wanted { is_action: false, features: &none, security_fix: false, critical_ticket: false, ordered: false };
+        let plain = Wanted { is_action: false, features: &none, security_fix: false, critical_ticket: false, ordered: false };
         let fix = Wanted { security_fix: true, ..plain };
         let urgent = Wanted { critical_ticket: true, ..fix };
         let over = recorded(OVER, OVER);

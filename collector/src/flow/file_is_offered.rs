@@ -74,7 +74,12 @@ pub(crate) enum Refused {
 ///
 /// # Errors
 /// The outer error is the database's; the inner says why nothing was offered.
-pub(crate) async fn offer(world: &World, by: &By, tenant: Option<&str>, wish: &Wish) -> anyhow::Result<Result<Vec<Offered>, Refused>> {
+pub(crate) async fn offer(
+    world: &World,
+    by: &By,
+    tenant: Option<&str>,
+    wish: &Wish,
+) -> anyhow::Result<Result<Vec<Offered>, Refused>> {
     if !by.role.works_on_tickets() {
         return Ok(Err(Refused::Role));
     }
@@ -113,7 +118,8 @@ async fn offer_all(
                     Err(not) => Err(not),
                     Ok(terms) => {
                         let batches = made.entry(appliance.tenant_id.clone()).or_default();
-                        let batch_id = batches.first().map_or_else(|| random_hex_128(&world.rng), |(first, _)| first.batch_id.clone());
+                        let batch_id =
+                            batches.first().map_or_else(|| random_hex_128(&world.rng), |(first, _)| first.batch_id.clone());
                         let offer = new_offer(world, by, wish, &file, &appliance, terms.as_str(), batch_id, now);
                         write(tx, world, by, &offer, now).await?;
                         let offer_id = offer.offer_id.clone();
@@ -150,6 +156,7 @@ pub(crate) async fn circumstances(
     let (tenant_id, id) = (appliance.tenant_id.as_str(), appliance.appliance_id.as_str());
     let installed = reports::installed(tx, tenant_id, id).await?;
     let before = offers::of_file(tx, (tenant_id, id), &file.sha256).await?;
+    let (product, version) = version_of(file);
     let filter = tickets::Filter {
         tenant_id: Some(tenant_id.to_owned()),
         appliance_id: Some(id.to_owned()),
@@ -163,10 +170,14 @@ pub(crate) async fn circumstances(
         installed: installed.map(|now| (now.product, now.version, now.hardware)),
         entitlement: entitlements::store::get(tx, tenant_id, id).await?,
         offered: before.is_some_and(|offer| offer.ended_at.is_none()),
-        ended: reports::ends_of(tx, (tenant_id, id), &file.sha256).await?,
+        ended: reports::ends_of(tx, (tenant_id, id), (&product, &version)).await?,
         critical_ticket: !tickets::list(tx, &filter, None, 1).await?.is_empty(),
         ordered,
     })
+}
+
+fn version_of(file: &ReleaseFile) -> (String, String) {
+    file.manifest.as_ref().map(|manifest| (manifest.product.clone(), manifest.version.to_string())).unwrap_or_default()
 }
 
 #[expect(clippy::too_many_arguments, reason = "a row of many columns, made in one place")]
@@ -180,8 +191,7 @@ fn new_offer(
     batch_id: String,
     now: UnixMs,
 ) -> OfferRow {
-    let (product, version) =
-        file.manifest.as_ref().map(|manifest| (manifest.product.clone(), manifest.version.to_string())).unwrap_or_default();
+    let (product, version) = version_of(file);
     let stands = if file.kind() == PatchKind::Action { ACTION_STANDS } else { PATCH_STANDS };
     OfferRow {
         tenant_id: appliance.tenant_id.clone(),
@@ -301,7 +311,8 @@ async fn mail(
         };
         let recipient = notices::Recipient { name: contact.name, email: contact.email, language: contact.language };
         let subject_id = if first.ticket_id.is_empty() { first.batch_id.as_str() } else { first.ticket_id.as_str() };
-        let row = notices::outbox::New { tenant_id, subject_id, about: &first.batch_id, kind: patch_mail::KIND, recipient: &recipient };
+        let row =
+            notices::outbox::New { tenant_id, subject_id, about: &first.batch_id, kind: patch_mail::KIND, recipient: &recipient };
         notices::outbox::enqueue(tx, &world.config, now, &row, &patch_mail::text(recipient.language, &told)).await?;
     }
     Ok(())

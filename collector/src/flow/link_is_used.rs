@@ -127,7 +127,8 @@ pub(crate) async fn download(world: &World, token: &str) -> anyhow::Result<Optio
     let now = world.time.now();
     Ok(transact!(world.db, Turn::Console, |tx| {
         let Some(behind) = behind(tx, token, now).await? else { return Ok(None) };
-        let open: Vec<&OfferRow> = behind.offers.iter().map(|(offer, _)| offer).filter(|offer| offer.ended_at.is_none()).collect();
+        let open: Vec<&OfferRow> =
+            behind.offers.iter().map(|(offer, _)| offer).filter(|offer| offer.ended_at.is_none()).collect();
         let same = behind.file.state == FileState::Good && behind.file.sha256 == behind.link.sha256;
         if open.is_empty() || !same || !links::count_download(tx, &behind.link.token_hash).await? {
             return Ok(None);

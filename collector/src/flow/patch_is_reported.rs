@@ -129,13 +129,7 @@ async fn note_version(tx: &mut Conn, key: (&str, &str), report: &PatchReport, no
     Ok(())
 }
 
-async fn tell(
-    tx: &mut Conn,
-    desk: Desk<'_>,
-    ticket: &mut Ticket,
-    appliance_id: &str,
-    news: &PatchNews,
-) -> anyhow::Result<()> {
+async fn tell(tx: &mut Conn, desk: Desk<'_>, ticket: &mut Ticket, appliance_id: &str, news: &PatchNews) -> anyhow::Result<()> {
     let event = TicketEvent::Patch { appliance_id: appliance_id.to_owned(), news: news.clone() };
     happened(tx, desk, ticket, &event).await
 }
@@ -168,12 +162,20 @@ async fn faults(
     if report.reason == "by_administrator" {
         return Ok(());
     }
-    let summary = format!("{} -> {}: {} {}", report.from_version.as_deref().unwrap_or("?"), report.to_version, report.reason, report.detail);
+    let summary = format!(
+        "{} -> {}: {} {}",
+        report.from_version.as_deref().unwrap_or("?"),
+        report.to_version,
+        report.reason,
+        report.detail
+    );
     let summary = clean_text(summary.trim(), MAX_TEXT_CHARS);
     let found = Found { component: &component, code, summary: &summary, grounds: grounds(report, desk.now), source: "agent" };
     let ticket = collector_faults::raise_found(tx, desk.config, desk.now, who, found).await?;
     match ticket {
-        Some(mut ticket) if told.as_ref() != Some(&ticket.ticket_id) => tell(tx, desk, &mut ticket, &who.appliance_id, news).await,
+        Some(mut ticket) if told.as_ref() != Some(&ticket.ticket_id) => {
+            tell(tx, desk, &mut ticket, &who.appliance_id, news).await
+        }
         _ => Ok(()),
     }
 }

@@ -81,11 +81,8 @@ async fn believed(
     }
     let appliance = appliances::get(tx, &certificate.tenant_id, &certificate.appliance_id).await?;
     let Some(appliance) = appliance else { return Ok(Err(NotTaken::NotYours)) };
-    let who = ArrivedFrom {
-        tenant_id: certificate.tenant_id,
-        appliance_id: certificate.appliance_id,
-        site_id: appliance.site_id,
-    };
+    let who =
+        ArrivedFrom { tenant_id: certificate.tenant_id, appliance_id: certificate.appliance_id, site_id: appliance.site_id };
     Ok(Ok((who, receipt)))
 }
 

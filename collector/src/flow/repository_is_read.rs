@@ -61,7 +61,9 @@ impl Reader {
         self.read_files(world).await.context("reading the repository's files")?;
         self.withdraw(world).await.context("taking back what was withdrawn")?;
         let reader = Arc::clone(&self);
-        let newest = aside(move || repository::newest_metadata(&reader.settings.dir)).await.context("reading the repository's metadata")?;
+        let newest = aside(move || repository::newest_metadata(&reader.settings.dir))
+            .await
+            .context("reading the repository's metadata")?;
         self.sign(world, &newest).await.context("signing snapshot and timestamp")?;
         self.warn(world, &newest).await.context("telling of signatures that end")?;
         end_overdue(world).await.context("ending offers that nobody took up")
@@ -90,10 +92,17 @@ impl Reader {
                 continue;
             }
             let file = self.read_file(found.clone(), now).await?;
-            tracing::info!(file = file.file, state = file.state.as_str(), refusal = file.refusal, "a file of the repository was read");
+            tracing::info!(
+                file = file.file,
+                state = file.state.as_str(),
+                refusal = file.refusal,
+                "a file of the repository was read"
+            );
             keep(world, &file, now).await?;
         }
-        for gone in known.iter().filter(|known| known.state != FileState::Gone && !listed.iter().any(|found| found.file == known.file)) {
+        for gone in
+            known.iter().filter(|known| known.state != FileState::Gone && !listed.iter().any(|found| found.file == known.file))
+        {
             keep(world, &ReleaseFile { state: FileState::Gone, ..gone.clone() }, now).await?;
         }
         Ok(())
@@ -133,7 +142,10 @@ impl Reader {
         let (Some(keys), Some(root)) = (&self.keys, newest.get("root")) else { return Ok(()) };
         let ids = keys.listed_as(Role::Snapshot, &root.bytes).zip(keys.listed_as(Role::Timestamp, &root.bytes));
         let Some((snapshot_id, timestamp_id)) = ids else {
-            tracing::warn!(version = root.version, "the root does not list this collector's online keys (releases keygen): nothing is signed");
+            tracing::warn!(
+                version = root.version,
+                "the root does not list this collector's online keys (releases keygen): nothing is signed"
+            );
             return Ok(());
         };
         let now = world.time.now();
@@ -144,7 +156,9 @@ impl Reader {
         };
         let snapshot_due = is_due(Role::Snapshot, last_snapshot.as_ref(), &meta, now);
         let timestamp_due = snapshot_due
-            || last_snapshot.as_ref().is_none_or(|last| is_due(Role::Timestamp, last_timestamp.as_ref(), &timestamp_meta(last), now));
+            || last_snapshot
+                .as_ref()
+                .is_none_or(|last| is_due(Role::Timestamp, last_timestamp.as_ref(), &timestamp_meta(last), now));
         if !timestamp_due {
             return Ok(());
         }
@@ -201,11 +215,12 @@ async fn tell_operators(
     now: UnixMs,
 ) -> anyhow::Result<()> {
     let about = format!("{role}.{version}.{days}");
-    let told: Option<String> = sqlx::query_scalar("SELECT notice_id FROM outbox WHERE tenant_id = $1 AND subject_id = $2 LIMIT 1")
-        .bind(VENDOR_TENANT)
-        .bind(format!("expiry:{about}"))
-        .fetch_optional(&mut *tx)
-        .await?;
+    let told: Option<String> =
+        sqlx::query_scalar("SELECT notice_id FROM outbox WHERE tenant_id = $1 AND subject_id = $2 LIMIT 1")
+            .bind(VENDOR_TENANT)
+            .bind(format!("expiry:{about}"))
+            .fetch_optional(&mut *tx)
+            .await?;
     if told.is_some() {
         return Ok(());
     }
@@ -216,8 +231,13 @@ async fn tell_operators(
         }
         let text = patch_mail::signatures_end(operator.language, &world.config.service_name, role, expires_at);
         let recipient = Recipient { name: operator.name, email: operator.email, language: operator.language };
-        let row =
-            outbox::New { tenant_id: VENDOR_TENANT, subject_id: &subject_id, about: &about, kind: "expiry", recipient: &recipient };
+        let row = outbox::New {
+            tenant_id: VENDOR_TENANT,
+            subject_id: &subject_id,
+            about: &about,
+            kind: "expiry",
+            recipient: &recipient,
+        };
         outbox::enqueue(tx, &world.config, now, &row, &text).await?;
     }
     Ok(())

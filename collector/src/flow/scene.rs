@@ -53,7 +53,8 @@ impl Scene {
 
     /// The ticket that holds an open episode of this fault.
     pub(super) fn ticket_of(&self, appliance_id: &str, key: &FaultKey) -> Option<Ticket> {
-        let holds = |candidate: &&Candidate| candidate.episodes.iter().any(|episode| episode.open && is_of(episode, appliance_id, key));
+        let holds =
+            |candidate: &&Candidate| candidate.episodes.iter().any(|episode| episode.open && is_of(episode, appliance_id, key));
         self.candidates.iter().find(holds).map(|candidate| candidate.ticket.clone())
     }
 

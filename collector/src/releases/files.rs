@@ -100,18 +100,16 @@ fn signed_from_row(role: Role, row: &AnyRow) -> Result<Signed, sqlx::Error> {
 
 /// Keeps what was signed.
 pub(crate) async fn add_signed(tx: &mut Conn, signed: &Signed) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO online_metadata (role, version, body, names, signed_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(signed.role)
-    .bind(signed.version)
-    .bind(&signed.body)
-    .bind(&signed.names)
-    .bind(signed.signed_at.0)
-    .bind(signed.expires_at.0)
-    .execute(tx)
-    .await
-    .map(drop)
+    sqlx::query("INSERT INTO online_metadata (role, version, body, names, signed_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)")
+        .bind(signed.role)
+        .bind(signed.version)
+        .bind(&signed.body)
+        .bind(&signed.names)
+        .bind(signed.signed_at.0)
+        .bind(signed.expires_at.0)
+        .execute(tx)
+        .await
+        .map(drop)
 }
 
 /// A counter's next value, above `floor` in any case: versions never go back, whoever signed before.

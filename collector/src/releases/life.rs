@@ -62,9 +62,7 @@ impl OfferState {
             Self::TakenBack | Self::Expired => 4,
             Self::Box(PatchStep::Applying) => 5,
             Self::Box(PatchStep::Probation) => 6,
-            Self::Box(
-                PatchStep::Done | PatchStep::RolledBack | PatchStep::Refused | PatchStep::Failed | PatchStep::Unknown,
-            ) => 7,
+            Self::Box(PatchStep::Done | PatchStep::RolledBack | PatchStep::Refused | PatchStep::Failed | PatchStep::Unknown) => 7,
         }
     }
 }
@@ -133,7 +131,9 @@ mod tests {
 
     #[test]
     fn a_name_leads_back_to_its_state() {
-        for state in [OfferState::Offered, OfferState::TakenBack, OfferState::Expired].into_iter().chain(STEPS.map(OfferState::Box)) {
+        for state in
+            [OfferState::Offered, OfferState::TakenBack, OfferState::Expired].into_iter().chain(STEPS.map(OfferState::Box))
+        {
             assert_eq!(OfferState::from_name(state.as_str()), state);
         }
     }

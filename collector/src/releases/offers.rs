@@ -98,9 +98,11 @@ pub(crate) async fn of_file(
     (tenant_id, appliance_id): (&str, &str),
     sha256: &str,
 ) -> Result<Option<OfferRow>, sqlx::Error> {
-    Ok(of_appliance(conn, tenant_id, appliance_id, 200).await?.into_iter().filter(|offer| offer.sha256 == sha256).max_by_key(
-        |offer| (offer.ended_at.is_none(), offer.made_at),
-    ))
+    Ok(of_appliance(conn, tenant_id, appliance_id, 200)
+        .await?
+        .into_iter()
+        .filter(|offer| offer.sha256 == sha256)
+        .max_by_key(|offer| (offer.ended_at.is_none(), offer.made_at)))
 }
 
 /// An appliance's offers, newest first.
@@ -121,12 +123,13 @@ pub(crate) async fn of_appliance(
 
 /// The offers made from a ticket, newest first.
 pub(crate) async fn of_ticket(conn: &mut Conn, tenant_id: &str, ticket_id: &str) -> Result<Vec<OfferRow>, sqlx::Error> {
-    let rows =
-        sqlx::query("SELECT * FROM offers WHERE tenant_id = $1 AND ticket_id = $2 AND ticket_id <> '' ORDER BY made_at DESC LIMIT 200")
-            .bind(tenant_id)
-            .bind(ticket_id)
-            .fetch_all(conn)
-            .await?;
+    let rows = sqlx::query(
+        "SELECT * FROM offers WHERE tenant_id = $1 AND ticket_id = $2 AND ticket_id <> '' ORDER BY made_at DESC LIMIT 200",
+    )
+    .bind(tenant_id)
+    .bind(ticket_id)
+    .fetch_all(conn)
+    .await?;
     rows.iter().map(from_row).collect()
 }
 

@@ -101,18 +101,21 @@ pub(crate) fn number_of(report: &PatchReport) -> i64 {
     i64::try_from(report.number).unwrap_or(i64::MAX)
 }
 
-/// How a file ended on an appliance: every end that was told of, the newest last.
+/// How a version of a product ended on an appliance: every end that was told of, the newest last. By version, not by the file's hash:
+/// signed anew it is another file with the same fault in it.
 pub(crate) async fn ends_of(
     conn: &mut Conn,
     (tenant_id, appliance_id): (&str, &str),
-    sha256: &str,
+    (product, version): (&str, &str),
 ) -> Result<Vec<PatchStep>, sqlx::Error> {
     let told: Vec<String> = sqlx::query_scalar(
-        "SELECT step FROM patch_reports WHERE tenant_id = $1 AND appliance_id = $2 AND sha256 = $3 ORDER BY number",
+        "SELECT step FROM patch_reports WHERE tenant_id = $1 AND appliance_id = $2 AND product = $3 AND to_version = $4
+         AND kind = 'patch' ORDER BY number",
     )
     .bind(tenant_id)
     .bind(appliance_id)
-    .bind(sha256)
+    .bind(product)
+    .bind(version)
     .fetch_all(conn)
     .await?;
     let step = |name: String| STEPS.into_iter().find(|step| step_name(*step) == name && step.is_final());
@@ -120,13 +123,19 @@ pub(crate) async fn ends_of(
 }
 
 /// An appliance's newest reports, newest first.
-pub(crate) async fn newest(conn: &mut Conn, tenant_id: &str, appliance_id: &str, limit: i64) -> Result<Vec<ReportRow>, sqlx::Error> {
-    let rows = sqlx::query("SELECT * FROM patch_reports WHERE tenant_id = $1 AND appliance_id = $2 ORDER BY number DESC LIMIT $3")
-        .bind(tenant_id)
-        .bind(appliance_id)
-        .bind(limit)
-        .fetch_all(conn)
-        .await?;
+pub(crate) async fn newest(
+    conn: &mut Conn,
+    tenant_id: &str,
+    appliance_id: &str,
+    limit: i64,
+) -> Result<Vec<ReportRow>, sqlx::Error> {
+    let rows =
+        sqlx::query("SELECT * FROM patch_reports WHERE tenant_id = $1 AND appliance_id = $2 ORDER BY number DESC LIMIT $3")
+            .bind(tenant_id)
+            .bind(appliance_id)
+            .bind(limit)
+            .fetch_all(conn)
+            .await?;
     rows.iter().map(report_row).collect()
 }
 
@@ -150,11 +159,7 @@ fn report_row(row: &AnyRow) -> Result<ReportRow, sqlx::Error> {
 }
 
 /// What runs on an appliance, if it ever said.
-pub(crate) async fn installed(
-    conn: &mut Conn,
-    tenant_id: &str,
-    appliance_id: &str,
-) -> Result<Option<InstalledRow>, sqlx::Error> {
+pub(crate) async fn installed(conn: &mut Conn, tenant_id: &str, appliance_id: &str) -> Result<Option<InstalledRow>, sqlx::Error> {
     let row = sqlx::query("SELECT * FROM installed WHERE tenant_id = $1 AND appliance_id = $2")
         .bind(tenant_id)
         .bind(appliance_id)
@@ -226,11 +231,17 @@ pub(crate) async fn set_version(
 /// How many appliances run which version: `(product, version, count)`, of one customer or of all.
 pub(crate) async fn versions(conn: &mut Conn, tenant_id: Option<&str>) -> Result<Vec<(String, String, i64)>, sqlx::Error> {
     let whose = if tenant_id.is_some() { "WHERE tenant_id = $1" } else { "" };
-    let sql =
-        format!("SELECT product, version, COUNT(*) AS n FROM installed {whose} GROUP BY product, version ORDER BY product, version");
+    let sql = format!(
+        "SELECT product, version, COUNT(*) AS n FROM installed {whose} GROUP BY product, version ORDER BY product, version"
+    );
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
     if let Some(tenant_id) = tenant_id {
         query = query.bind(tenant_id.to_owned());
     }
-    query.fetch_all(conn).await?.iter().map(|row| Ok((row.try_get("product")?, row.try_get("version")?, row.try_get("n")?))).collect()
+    query
+        .fetch_all(conn)
+        .await?
+        .iter()
+        .map(|row| Ok((row.try_get("product")?, row.try_get("version")?, row.try_get("n")?)))
+        .collect()
 }

@@ -3,13 +3,17 @@
 //! Everything found there is untrusted until `patchkit` has verified it against the root that this service trusts. Names are checked
 //! before they are joined to a path; nothing here ever writes. Blocking: callers run it aside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use chrono::DateTime;
+use mainstay_patchkit::file::PatchFile;
+use mainstay_patchkit::manifest::{Body, Manifest};
+use mainstay_patchkit::refusal::Refusal;
+use mainstay_patchkit::verify::{Facts, Trust, verify};
 use mainstay_shared::time_source::UnixMs;
 use serde_json::Value;
 
@@ -84,24 +88,66 @@ pub(crate) fn trusted_root(config: &ReleasesConfig) -> anyhow::Result<Vec<u8>> {
     read_small(&path).with_context(|| format!("{}: the first root that is trusted", path.display()))
 }
 
-/// Reads and verifies one file. What does not verify is listed as refused, with the reason.
-pub(crate) fn read(dir: &Path, listed: &Listed, _root: &[u8], _now: UnixMs) -> ReleaseFile {
-    let refused = |why: String| ReleaseFile {
-        file: listed.file.clone(),
-        sha256: String::new(),
-        bytes: 0,
-        mark: listed.mark.clone(),
-        manifest: None,
-        manifest_sha256: String::new(),
-        state: FileState::Refused,
-        refusal: why,
-        expires_at: UnixMs(0),
-    };
-    match file_path(dir, &listed.file).map(File::open) {
-        Some(Ok(_)) => refused("not verified".to_owned()),
-        Some(Err(error)) => refused(error.to_string()),
-        None => refused("its name".to_owned()),
+/// Reads and verifies one file, with the verifier of the appliances, as an appliance that it is made for. What does not verify is
+/// listed as refused, with the reason.
+pub(crate) fn read(dir: &Path, listed: &Listed, root: &[u8], now: UnixMs) -> ReleaseFile {
+    match verified(dir, listed, root, now) {
+        Ok(file) => file,
+        Err(refusal) => ReleaseFile {
+            file: listed.file.clone(),
+            sha256: String::new(),
+            bytes: 0,
+            mark: listed.mark.clone(),
+            manifest: None,
+            manifest_sha256: String::new(),
+            state: FileState::Refused,
+            refusal: refusal.to_string(),
+            expires_at: UnixMs(0),
+        },
     }
+}
+
+fn verified(dir: &Path, listed: &Listed, root: &[u8], now: UnixMs) -> Result<ReleaseFile, Refusal> {
+    let path = file_path(dir, &listed.file).ok_or_else(|| Refusal::Format("its name".to_owned()))?;
+    let io = |error: std::io::Error| Refusal::Io(error.to_string());
+    let file = File::open(path).map_err(io)?;
+    // What it says of itself only chooses the facts; nothing of it is believed before it verifies.
+    let said = Manifest::read(&PatchFile::open(&file)?.header.manifest)?;
+    let features = match &said.body {
+        Body::Patch(patch) => patch.features.clone(),
+        _ => BTreeSet::new(),
+    };
+    let serial = match &said.body {
+        Body::Licence(licence) => licence.serials.first().cloned().unwrap_or_default(),
+        _ => String::new(),
+    };
+    let (none, no_documents) = (BTreeSet::new(), BTreeMap::new());
+    let facts = Facts {
+        product: &said.product,
+        hardware: said.hardware.first().map_or("", String::as_str),
+        serial: &serial,
+        installed: None,
+        documents: &no_documents,
+        features: &features,
+        withdrawn: &none,
+        failed: &none,
+        now,
+    };
+    let verified = verify(&file, &Trust { root: root.to_vec(), targets_floor: 0, role_floor: 0 }, &facts)?;
+    if verified.manifest.file_name() != listed.file {
+        return Err(Refusal::Format(format!("its name is {}", verified.manifest.file_name())));
+    }
+    Ok(ReleaseFile {
+        file: listed.file.clone(),
+        sha256: verified.file_sha256,
+        bytes: file.metadata().map_err(io)?.len(),
+        mark: listed.mark.clone(),
+        manifest_sha256: verified.manifest_sha256,
+        manifest: Some(verified.manifest),
+        state: FileState::Good,
+        refusal: String::new(),
+        expires_at: verified.expires_at,
+    })
 }
 
 /// The newest metadata by role (`root`, `targets`, delegated ones), as it lies there.

@@ -111,7 +111,11 @@ impl NotOffered {
 pub(crate) fn may_offer(file: &ReleaseFile, known: &Circumstances, now: UnixMs) -> Result<Terms, NotOffered> {
     let manifest = match (&file.manifest, file.state) {
         (Some(manifest), FileState::Good) => manifest,
-        _ => return Err(NotOffered::FileNotGood { why: format!("{} {}", file.state.as_str(), file.refusal).trim_end().to_owned() }),
+        _ => {
+            return Err(NotOffered::FileNotGood {
+                why: format!("{} {}", file.state.as_str(), file.refusal).trim_end().to_owned(),
+            });
+        }
     };
     if file.expires_at <= now {
         return Err(NotOffered::Expired);

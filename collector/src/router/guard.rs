@@ -83,6 +83,7 @@ async fn admit(
             Some(principal) => with_right(Right::Read, principal, request),
             None => Ok(request),
         },
+        Who::Link => Ok(request),
         Who::Anyone if route.path == "/healthz" || route.path.starts_with("/assets/") => Ok(request),
         Who::Anyone | Who::HalfSignedIn | Who::Session(_) => {
             let session = by_cookie(world, jar, !request.headers().contains_key(LIVE_HEADER) && route.path != "/events").await?;

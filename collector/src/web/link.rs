@@ -110,10 +110,7 @@ fn is_good(behind: &Behind) -> bool {
 fn box_row(w: Words, offer: &OfferRow, appliance: &Appliance, site: String) -> BoxRow {
     let typed = offer.decided_at.is_some();
     let answered = offer.decided_at.is_none_or(|at| offer.changed_at >= at && offer.number > 0 && offer.changed_at != at);
-    let before = matches!(
-        offer.state,
-        OfferState::Offered | OfferState::Box(PatchStep::Fetching | PatchStep::AwaitingConsent)
-    );
+    let before = matches!(offer.state, OfferState::Offered | OfferState::Box(PatchStep::Fetching | PatchStep::AwaitingConsent));
     let waits = typed && before && !answered;
     let tone = match offer.state {
         OfferState::Box(PatchStep::Done) => "good",

@@ -22,7 +22,6 @@ pub(crate) struct OfferLine {
     pub(crate) detail: String,
     pub(crate) terms: String,
     pub(crate) made: String,
-    pub(crate) changed: String,
     /// 0 to 100 over all steps, for the bar.
     pub(crate) progress: i64,
     pub(crate) open: bool,
@@ -43,7 +42,6 @@ pub(crate) fn line(w: Words, offer: &OfferRow, appliance: &str, customer: &str, 
         detail: offer.detail.clone(),
         terms: w.of("terms", &offer.terms).into_owned(),
         made: when::moment(offer.made_at, zone),
-        changed: when::moment(offer.changed_at, zone),
         progress: progress(offer),
         open: offer.ended_at.is_none(),
     }

@@ -95,7 +95,13 @@ pub(crate) async fn show(
             .into_iter()
             .map(|(role, version, at)| {
                 let left_days = at.since_ms(now).div_euclid(DAY_MS);
-                let mood = if left_days < 7 { "bad" } else if left_days < 30 { "warn" } else { "good" };
+                let mood = if left_days < 7 {
+                    "bad"
+                } else if left_days < 30 {
+                    "warn"
+                } else {
+                    "good"
+                };
                 End { role, version, at: when::moment(at, "UTC"), mood, left_days }
             })
             .collect(),

@@ -57,7 +57,12 @@ fn a_file_is_offered_where_it_fits_and_was_not_tried_in_vain() {
         ("on its way", file(), Circumstances { offered: true, ..known() }, "already_offered"),
         ("it rolled back here", file(), Circumstances { ended: vec![PatchStep::RolledBack], ..known() }, "failed_before"),
         ("it failed here", file(), Circumstances { ended: vec![PatchStep::Failed], ..known() }, "failed_before"),
-        ("the customer refused it once", file(), Circumstances { ended: vec![PatchStep::Refused], ..known() }, "free_nothing_recorded"),
+        (
+            "the customer refused it once",
+            file(),
+            Circumstances { ended: vec![PatchStep::Refused], ..known() },
+            "free_nothing_recorded",
+        ),
         ("withdrawn", ReleaseFile { state: FileState::Withdrawn, ..file() }, known(), "file_not_good"),
         ("not verified", ReleaseFile { state: FileState::Refused, manifest: None, ..file() }, known(), "file_not_good"),
         ("past its date", ReleaseFile { expires_at: now, ..file() }, known(), "file_expired"),
