@@ -44,10 +44,7 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     let host = Host::look(&Place::here(time.clone()));
     let kind = start::judge(&opened.starts, &host.boot_id, host.uptime_s);
     let helper = config.patches.enabled.then(|| HelperClient::at(config.patches.helper_socket.clone()));
-    let installed = match &helper {
-        Some(helper) => patch::installed(helper).await,
-        None => None,
-    };
+    let installed = patch::installed(helper.as_ref()).await;
     // A full lane or disk must not keep the agent from delivering what fills it.
     if let Err(error) = start::announce(&spool, kind, host, (config.declared_services(), installed), time.now()).await {
         tracing::error!("the start could not be recorded: {:#}", anyhow::Error::new(error));
@@ -88,24 +85,8 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     life.spawn("report", report::run(reporting, reporting_stop));
     let alarming = Alarming { spool: spool.clone(), contact: contact.clone(), time: time.clone() };
     life.spawn("alarm", alarm::run(alarming, alarming_stop));
-    let desk = match &helper {
-        Some(_) => Some(PatchDesk::new(Keeper::open(&config.state_dir)?)),
-        None => None,
-    };
-    if let (Some(desk), Some(helper)) = (&desk, helper) {
-        let patching = Patching {
-            desk: desk.clone(),
-            helper,
-            spool: spool.clone(),
-            services: config.services.clone(),
-            current: current_seen.clone(),
-            checker: Arc::new(Checker::here(time.clone(), reference.clone())),
-        };
-        life.spawn("patch", patch::run(patching, life.stop_signal()));
-        let (settings, time) = (config.patches.clone(), time.clone());
-        let fetching = Fetching { desk: desk.clone(), uplink: Arc::clone(&uplink), settings, time };
-        life.spawn("fetch", fetch::run(fetching, life.stop_signal()));
-    }
+    let patching = Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, clock: &reference, current: &current_seen };
+    let desk = helper.map(|helper| patching.start(helper, &mut life)).transpose()?;
     let polling = Polling {
         spool,
         uplink: Arc::clone(&uplink),
@@ -121,6 +102,37 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     life.spawn("renew", renewal::run(Renewing { uplink, contact, state_dir: config.state_dir.clone() }, renewing_stop));
     life.spawn("local", answer_requests(Answering { state_dir: config.state_dir.clone(), facts }, answering_stop));
     Ok(life.run().await?)
+}
+
+/// What the two loops of patches are made of.
+struct Patches<'a> {
+    config: &'a Config,
+    spool: &'a Spool,
+    uplink: &'a Arc<Uplink>,
+    time: &'a TimeSource,
+    clock: &'a ClockReference,
+    current: &'a cell::Receiver<Current>,
+}
+
+impl Patches<'_> {
+    fn start(&self, helper: HelperClient, life: &mut Lifecycle) -> anyhow::Result<PatchDesk> {
+        let desk = PatchDesk::new(Keeper::open(&self.config.state_dir)?);
+        let patching = Patching {
+            desk: desk.clone(),
+            helper,
+            spool: self.spool.clone(),
+            services: self.config.services.clone(),
+            current: self.current.clone(),
+            checker: Arc::new(Checker::here(self.time.clone(), self.clock.clone())),
+        };
+        let stop = life.stop_signal();
+        life.spawn("patch", patch::run(patching, stop));
+        let (settings, time) = (self.config.patches.clone(), self.time.clone());
+        let fetching = Fetching { desk: desk.clone(), uplink: Arc::clone(self.uplink), settings, time };
+        let stop = life.stop_signal();
+        life.spawn("fetch", fetch::run(fetching, stop));
+        Ok(desk)
+    }
 }
 
 /// The way out, as configured.

@@ -15,10 +15,14 @@ use super::patch::PatchDesk;
 use crate::config::PatchSettings;
 use crate::lifecycle::StopSignal;
 use crate::pause::Pause;
-use crate::patches::{Download, Ended, GiveUp, Held, Limits, Next, Point, Stage, free_bytes, next};
+use crate::patches::{Download, Ended, GiveUp, Held, Limits, Metadata, Next, Point, Stage, free_bytes, next};
 use crate::probes::aside::Aside;
 use crate::uplink::{Backoff, Uplink};
 
+/// So old, the vendor's metadata is looked at again, with or without an offer.
+const REFRESH_EVERY: Duration = Duration::from_secs(86_400);
+/// An offer is fetched on the word of metadata no older than this.
+const FRESH: Duration = Duration::from_secs(600);
 /// A file that must wait (no room, a wrong answer) is looked at again after this.
 const LATER: Duration = Duration::from_secs(600);
 const IDLE: Duration = Duration::from_secs(3600);
@@ -41,7 +45,9 @@ pub(crate) struct Fetching {
 /// # Errors
 /// None so far: every failure is tried again or given up.
 pub(crate) async fn run(fetching: Fetching, stop: StopSignal) -> anyhow::Result<()> {
-    let mut story = Story { fetching, aside: Aside::default(), backoff: Backoff::default() };
+    let uplink = Arc::clone(&fetching.uplink);
+    let metadata = Metadata { uplink, root: fetching.settings.root.clone(), dir: fetching.desk.keeper.dir().with_file_name("tuf") };
+    let mut story = Story { fetching, metadata, refreshed: None, aside: Aside::default(), backoff: Backoff::default() };
     let pause = Pause::new();
     loop {
         let wait = tokio::select! {
@@ -58,6 +64,9 @@ pub(crate) async fn run(fetching: Fetching, stop: StopSignal) -> anyhow::Result<
 
 struct Story {
     fetching: Fetching,
+    metadata: Metadata,
+    /// When the metadata was last found good, monotonic.
+    refreshed: Option<Duration>,
     aside: Aside,
     backoff: Backoff,
 }
@@ -66,7 +75,12 @@ impl Story {
     /// Does what can be done; how long until the next look.
     async fn round(&mut self) -> Duration {
         let mut wait = IDLE;
-        for held in self.fetching.desk.keeper.book().offers {
+        let offers = self.fetching.desk.keeper.book().offers;
+        let wanted = offers.iter().any(|held| held.stage == Stage::Wanted);
+        if !self.is_fresh(if wanted { FRESH } else { REFRESH_EVERY }) && !self.refresh().await && wanted {
+            return self.backoff.next(&SystemRandom::new());
+        }
+        for held in offers {
             match next(&held, &self.limits().await) {
                 Next::Nothing | Next::HandOver => {}
                 Next::Fetch => wait = wait.min(self.fetch(held).await),
@@ -78,6 +92,28 @@ impl Story {
             }
         }
         wait
+    }
+
+    fn is_fresh(&self, within: Duration) -> bool {
+        self.refreshed.is_some_and(|at| self.fetching.time.monotonic().saturating_sub(at) < within)
+    }
+
+    /// Whether the metadata is good now; if not, what is offered waits, and nothing else does.
+    async fn refresh(&mut self) -> bool {
+        if !self.metadata.root.exists() && self.fetching.desk.keeper.book().offers.is_empty() {
+            return false;
+        }
+        match self.metadata.refresh(&self.aside, self.fetching.uplink.clock().now()).await {
+            Ok(fresh_until) => {
+                tracing::info!(?fresh_until, "the vendor's metadata is current");
+                self.refreshed = Some(self.fetching.time.monotonic());
+                true
+            }
+            Err(error) => {
+                tracing::warn!("the vendor's metadata is not current, offered files wait: {error:#}");
+                false
+            }
+        }
     }
 
     async fn limits(&self) -> Limits {

@@ -94,8 +94,8 @@ pub(crate) struct Patching {
 }
 
 /// What is installed here, as the helper says; none if there is no helper.
-pub(crate) async fn installed(helper: &HelperClient) -> Option<Installed> {
-    match helper.ask(Request::Installed, None, Limit::Looking, &Progress::default()).await {
+pub(crate) async fn installed(helper: Option<&HelperClient>) -> Option<Installed> {
+    match helper?.ask(Request::Installed, None, Limit::Looking, &Progress::default()).await {
         Ok(Answer::Installed(installed)) => installed,
         Ok(_) | Err(HelperError::Absent) => None,
         Err(error) => {
@@ -159,10 +159,11 @@ impl Patching {
             let files = self.files().await?;
             if let Some(file) = files.iter().find(|file| file.step == PatchStep::Probation) {
                 self.watch_over(&file.sha256).await?;
-            } else if !files.iter().any(|file| matches!(file.step, PatchStep::AwaitingWindow | PatchStep::Applying)) {
-                break;
-            } else if !self.proceed().await? {
-                break;
+            } else {
+                let begins = files.iter().any(|file| matches!(file.step, PatchStep::AwaitingWindow | PatchStep::Applying));
+                if !begins || !self.proceed().await? {
+                    break;
+                }
             }
             self.pull_reports().await?;
         }
