@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::patch::{Decision, Offer};
 use crate::time_source::UnixMs;
 
 /// A wish of the collector's, learnt through the long poll.
@@ -23,6 +24,22 @@ pub enum Ask {
     ReportNow,
     /// Renew the certificate now (a new issuing CA, a new root).
     RenewCertificate,
+    /// A signed file is there for this appliance; what to do with it, the appliance decides.
+    Offered(Offer),
+    /// An offer is taken back: what has not begun, does not begin.
+    TakenBack {
+        /// Which.
+        offer_id: String,
+    },
+    /// What somebody decided at the page of a link, with the code that they typed: worth nothing unless the box made that code.
+    Decided {
+        /// Which offer.
+        offer_id: String,
+        /// What was decided.
+        decision: Decision,
+        /// Six digits as typed.
+        code: String,
+    },
     /// Something a newer collector asks; an older agent ignores it.
     #[serde(other)]
     Unknown,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::ServiceState;
 use crate::directive::Directive;
 use crate::ids::{CollectorEpoch, Epoch};
+use crate::patch::PatchProgress;
 use crate::time_source::UnixMs;
 
 /// Among the values while the agent can record nothing: for how many seconds. What can't be recorded can't be reported either.
@@ -32,6 +33,9 @@ pub struct PollRequest {
     /// Ids of directives acted on since the last poll.
     #[serde(default)]
     pub done: Vec<String>,
+    /// Signed files on their way or being applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patches: Vec<PatchProgress>,
 }
 
 /// The answer: directives, or none when the wait ran out.

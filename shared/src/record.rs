@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::DeclaredService;
 use crate::fault::FaultChange;
 use crate::ids::{EpisodeId, RecordId};
+use crate::patch::{Installed, PatchReport};
 use crate::time_source::UnixMs;
 
 /// What a record says.
@@ -26,6 +27,8 @@ pub enum Payload {
     Gap(Gap),
     /// All faults that are open at the sender; of its others, whatever the collector still holds open is over.
     OpenFaults(OpenFaults),
+    /// A signed file came a step further.
+    Patch(PatchReport),
     /// `mainstay-agent test`: a marked message that opens no ticket.
     Test(TestMessage),
 }
@@ -49,6 +52,9 @@ pub struct Started {
     pub safe_mode: bool,
     /// The declared business services; empty means severity blind.
     pub services: Vec<DeclaredService>,
+    /// The product that patches are for, if the box was set up for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed: Option<Installed>,
 }
 
 /// A planned stop.

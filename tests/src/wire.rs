@@ -201,6 +201,7 @@ impl WireAgent {
             services,
             backlog: 0,
             done: Vec::new(),
+            patches: Vec::new(),
         };
         self.send(PATH_POLL, &request).await?.good()
     }

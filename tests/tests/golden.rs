@@ -61,6 +61,7 @@ fn a_report_of_version_one_is_read_whole() {
             Payload::Samples(_) => "samples",
             Payload::Gap(_) => "gap",
             Payload::OpenFaults(_) => "open_faults",
+            Payload::Patch(_) => "patch",
             Payload::Test(_) => "test",
         })
         .collect();

@@ -19,8 +19,8 @@ use mainstay_shared::limits::{MAX_TEXT_CHARS, clean_text};
 use mainstay_shared::time_source::TimeSource;
 
 pub(crate) use plugin::parse as read_plugin_output;
-pub(crate) use schedule::keep_asking;
 pub use schedule::{Retries, ServiceRound};
+pub(crate) use schedule::{keep_asking, look};
 
 use crate::config::{Check, CheckKind};
 use crate::probes::ClockReference;

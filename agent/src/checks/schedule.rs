@@ -98,6 +98,31 @@ impl Retries {
     }
 }
 
+/// Asks all checks of all services once, side by side, without trying again: how they are at this moment.
+pub(crate) async fn look(checker: &Arc<Checker>, services: &[Service]) -> BTreeMap<String, ServiceState> {
+    let mut asking = JoinSet::new();
+    for service in services {
+        for check in &service.checks {
+            let (checker, name, check) = (Arc::clone(checker), service.name.clone(), check.clone());
+            asking.spawn(async move {
+                let result = checker.ask(&name, &check, 1).await;
+                (name, result.state)
+            });
+        }
+    }
+    let mut states = BTreeMap::new();
+    while let Some(asked) = asking.join_next().await {
+        match asked {
+            Ok((name, state)) => {
+                let worst = states.entry(name).or_insert(state);
+                *worst = state.max(*worst);
+            }
+            Err(crash) => std::panic::resume_unwind(crash.into_panic()),
+        }
+    }
+    states
+}
+
 async fn until_certain(checker: &Checker, service: &str, check: &Check, retries: Retries) -> Vec<CheckResult> {
     let mut tries = vec![checker.ask(service, check, 1).await];
     for attempt in 2..=u8::MAX {

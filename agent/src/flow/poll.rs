@@ -16,6 +16,7 @@ use ring::rand::SystemRandom;
 use tokio::sync::{Notify, watch};
 
 use super::contact::Contact;
+use super::patch::PatchDesk;
 use super::report;
 use super::watch::Current;
 use crate::lifecycle::StopSignal;
@@ -32,6 +33,8 @@ const NOT_ENROLLED_WAIT: Duration = Duration::from_secs(300);
 const TURN: Duration = Duration::from_secs(5);
 /// Offsets under this show that the machine's clock is right again.
 const CLOCK_IS_RIGHT_MS: i64 = 3_600_000;
+/// Between two polls that tell of progress.
+const BETWEEN_NEWS: Duration = Duration::from_secs(1);
 /// Directive ids remembered.
 const REMEMBERED: usize = 64;
 
@@ -51,6 +54,8 @@ pub(crate) struct Polling {
     pub(crate) current: watch::Receiver<Current>,
     /// Makes the watching loop measure and report now.
     pub(crate) nudge: Arc<Notify>,
+    /// Takes what concerns signed files; none where the settings say no.
+    pub(crate) patches: Option<PatchDesk>,
     /// How long the collector may keep a poll.
     pub(crate) wait: Duration,
 }
@@ -62,10 +67,15 @@ pub(crate) struct Polling {
 pub(crate) async fn run(polling: Polling, stop: StopSignal) -> anyhow::Result<()> {
     let mut backoff = Backoff::default();
     let mut memory = Memory::default();
+    let progress = polling.patches.as_ref().map(|desk| desk.progress.clone()).unwrap_or_default();
+    let mut shown = progress.changes();
     while !stop.is_requested() {
         let began = polling.time.monotonic();
+        shown.mark_unchanged();
         let outcome = tokio::select! {
             outcome = polling.ask(&memory) => outcome,
+            // The progress of a patch is news for a page that somebody looks at.
+            () = news(&mut shown) => continue,
             () = stop.clone().requested() => return Ok(()),
         };
         let wait = match outcome {
@@ -94,10 +104,19 @@ pub(crate) async fn run(polling: Polling, stop: StopSignal) -> anyhow::Result<()
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            () = news(&mut shown), if backoff.is_reset() => {}
             () = stop.clone().requested() => {}
         }
     }
     Ok(())
+}
+
+/// Resolves when something else is shown, not before a moment has passed: a poll given up costs a connection.
+async fn news<T>(shown: &mut watch::Receiver<T>) {
+    tokio::time::sleep(BETWEEN_NEWS).await;
+    if shown.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 impl Polling {
@@ -120,6 +139,7 @@ impl Polling {
             services,
             backlog: stats.fault_records + stats.sample_records,
             done: memory.untold.clone(),
+            patches: self.patches.as_ref().map(|desk| desk.progress.shown()).unwrap_or_default(),
         };
         self.contact.note(|facts| facts.requests += 1);
         self.uplink.post(PATH_POLL, &request, self.wait + GRACE).await
@@ -158,27 +178,47 @@ impl Polling {
         }
         let mut acted = false;
         for directive in reply.directives {
-            acted |= self.act(directive, memory, reply.now);
+            acted |= self.act(directive, memory, reply.now).await;
         }
         Ok(acted)
     }
 
-    fn act(&self, directive: Directive, memory: &mut Memory, now: UnixMs) -> bool {
+    async fn act(&self, directive: Directive, memory: &mut Memory, now: UnixMs) -> bool {
         if !memory.is_new(&directive.id) {
             return false;
         }
         let void = directive.expires_at < now;
-        tracing::info!(id = directive.id, ask = ?directive.ask, void, "directive");
-        match directive.ask {
+        tracing::info!(id = directive.id, ask = name_of(&directive.ask), void, "directive");
+        match &directive.ask {
             _ if void => {}
             Ask::ReportNow => {
                 self.nudge.notify_one();
                 self.contact.report_now.notify_one();
             }
             Ask::RenewCertificate => self.contact.renew_now.notify_one(),
+            Ask::Offered(_) | Ask::TakenBack { .. } | Ask::Decided { .. } => {
+                if let Some(desk) = &self.patches
+                    && !desk.hear(&directive).await
+                {
+                    // It is not told as done, so that it comes again.
+                    memory.forget(&directive.id);
+                }
+            }
             Ask::Unknown => {}
         }
         true
+    }
+}
+
+/// Without what somebody typed: a code is a secret until it is used up (R33).
+fn name_of(ask: &Ask) -> &'static str {
+    match ask {
+        Ask::ReportNow => "report_now",
+        Ask::RenewCertificate => "renew_certificate",
+        Ask::Offered(_) => "offered",
+        Ask::TakenBack { .. } => "taken_back",
+        Ask::Decided { .. } => "decided",
+        Ask::Unknown => "unknown",
     }
 }
 
@@ -202,6 +242,11 @@ impl Memory {
             self.seen.pop_front();
         }
         true
+    }
+
+    fn forget(&mut self, id: &str) {
+        self.seen.retain(|seen| seen != id);
+        self.untold.retain(|untold| untold != id);
     }
 
     fn told(&mut self) {

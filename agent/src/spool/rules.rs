@@ -39,9 +39,12 @@ impl Item {
                 What::Fault { key, episode: change.episode.clone().unwrap_or_else(|| record.id.clone()), raise }
             }
             Payload::Gap(gap) => What::Gap { from: gap.from_seq, count: gap.count, compacted: gap.why == COMPACTED },
-            Payload::Started(_) | Payload::Goodbye(_) | Payload::Samples(_) | Payload::OpenFaults(_) | Payload::Test(_) => {
-                What::Other
-            }
+            Payload::Started(_)
+            | Payload::Goodbye(_)
+            | Payload::Samples(_)
+            | Payload::OpenFaults(_)
+            | Payload::Patch(_)
+            | Payload::Test(_) => What::Other,
         };
         Self { id: record.id.clone(), sent, what }
     }

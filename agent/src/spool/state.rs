@@ -261,7 +261,7 @@ impl State {
                     start.goodbye = true;
                 }
             }
-            Payload::Samples(_) | Payload::Gap(_) | Payload::OpenFaults(_) | Payload::Test(_) => {}
+            Payload::Samples(_) | Payload::Gap(_) | Payload::OpenFaults(_) | Payload::Patch(_) | Payload::Test(_) => {}
         }
     }
 

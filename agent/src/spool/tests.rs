@@ -256,6 +256,7 @@ fn started(boot_id: &str) -> Started {
         after_crash: false,
         safe_mode: false,
         services: Vec::new(),
+        installed: None,
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use mainstay_shared::fault::{FaultChangeKind, FaultKey, Level};
+use mainstay_shared::fault::{FaultChangeKind, FaultGrounds, FaultKey, Level};
 use mainstay_shared::time_source::UnixMs;
 
 use super::record::Desk;
@@ -14,6 +14,7 @@ use crate::audit;
 use crate::config::Config;
 use crate::db::{Conn, mark_change};
 use crate::faults::{CODE_SILENT, COMPONENT_LINK, links};
+use crate::tickets::Ticket;
 
 /// Raises `code` on `component` of an appliance. Raising what is open already changes nothing. The code says what it is in every
 /// language: `summary` is empty, or figures.
@@ -29,26 +30,51 @@ pub(crate) async fn raise(
     code: &str,
     summary: &str,
 ) -> anyhow::Result<()> {
+    let found = Found { component, code, summary, grounds: FaultGrounds::default(), source: "internal" };
+    raise_found(tx, config, now, who, found).await.map(drop)
+}
+
+/// A fault that the collector raises for an appliance.
+pub(crate) struct Found<'a> {
+    pub(crate) component: &'a str,
+    pub(crate) code: &'a str,
+    pub(crate) summary: &'a str,
+    pub(crate) grounds: FaultGrounds,
+    /// Of the ticket, if one opens: `internal`, or `agent` where the appliance told of it.
+    pub(crate) source: &'static str,
+}
+
+/// Raises it, with its grounds; answers the ticket that holds it.
+///
+/// # Errors
+/// If the database refuses.
+pub(crate) async fn raise_found(
+    tx: &mut Conn,
+    config: &Config,
+    now: UnixMs,
+    who: &ArrivedFrom,
+    found: Found<'_>,
+) -> anyhow::Result<Option<Ticket>> {
     let desk = Desk { config, now, actor: audit::SYSTEM };
-    let key = FaultKey::new(component, code);
+    let key = FaultKey::new(found.component, found.code);
     let mut scene = Scene::load(tx, desk, &who.tenant_id, BTreeSet::from([who.appliance_id.clone()])).await?;
-    if scene.is_open(&who.appliance_id, &key) {
-        return Ok(());
+    if !scene.is_open(&who.appliance_id, &key) {
+        let told = Told {
+            who,
+            key: &key,
+            episode: format!("collector:{now}"),
+            level: Level::Serious,
+            summary: found.summary,
+            grounds: serde_json::to_string(&found.grounds)?,
+            began_at: now,
+            occurred_at: now,
+            source: found.source,
+            silent_site: None,
+        };
+        scene.take(tx, desk, told, FaultChangeKind::Raised, None, None).await?;
+        scene.settle(tx, desk).await?;
     }
-    let told = Told {
-        who,
-        key: &key,
-        episode: format!("collector:{now}"),
-        level: Level::Serious,
-        summary,
-        grounds: "{}".to_owned(),
-        began_at: now,
-        occurred_at: now,
-        source: "internal",
-        silent_site: None,
-    };
-    scene.take(tx, desk, told, FaultChangeKind::Raised, None, None).await?;
-    scene.settle(tx, desk).await
+    Ok(scene.ticket_of(&who.appliance_id, &key))
 }
 
 /// Clears it; `summary` is a name of `cleared_why` in the texts. Clearing what is not open changes nothing.

@@ -12,6 +12,7 @@ use mainstay_shared::time_source::UnixMs;
 
 use super::collector_faults;
 use super::faults_arrive::ArrivedFrom;
+use super::patch_is_reported::patch_progresses;
 use super::report_arrives::{forget_goodbye, hear};
 use super::taking::Taking;
 use crate::appliances::links::{Beat, LinkKey};
@@ -23,6 +24,8 @@ const MAX_DONE: usize = 64;
 pub(crate) const CODE_NOT_RECORDING: &str = "agent_not_recording";
 /// It is raised when the agent has recorded nothing for so long.
 const NOT_RECORDING_AFTER_S: f64 = 300.0;
+/// Files on their way that one heartbeat may tell of.
+const MAX_PATCHES: usize = 16;
 
 /// Takes one heartbeat of a batch. `false`: the appliance is gone.
 pub(crate) async fn heartbeat_arrives(
@@ -61,6 +64,9 @@ pub(crate) async fn heartbeat_arrives(
     }
     for id in request.done.iter().filter(|id| is_good_name(id)).take(MAX_DONE) {
         directives::done(taking.tx, &key, id, received_at).await?;
+    }
+    for progress in request.patches.iter().filter(|progress| is_good_name(&progress.offer_id)).take(MAX_PATCHES) {
+        taking.changed |= patch_progresses(taking.tx, (&key.0, &key.1), progress, received_at).await?;
     }
     let from = ArrivedFrom { tenant_id: key.0.clone(), appliance_id: key.1.clone(), site_id: who.site_id.clone() };
     judge_recording(taking, &key, &from, received_at, request).await?;

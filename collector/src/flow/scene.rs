@@ -59,6 +59,13 @@ impl Scene {
         self.landscape.open_episodes.iter().any(|episode| is_of(episode, appliance_id, key))
     }
 
+    /// The ticket that holds an open episode of this fault.
+    pub(super) fn ticket_of(&self, appliance_id: &str, key: &FaultKey) -> Option<Ticket> {
+        let holds =
+            |candidate: &&Candidate| candidate.episodes.iter().any(|episode| episode.open && is_of(episode, appliance_id, key));
+        self.candidates.iter().find(holds).map(|candidate| candidate.ticket.clone())
+    }
+
     /// Ends every open episode of a fault.
     pub(super) async fn clear_all(
         &mut self,

@@ -143,7 +143,7 @@ impl Machine {
             uptime_s,
         };
         let kind = judge(&opened.starts, &host.boot_id, uptime_s);
-        announce(&spool, kind, host, self.config.declared_services(), time.now()).await.expect("the start is accepted");
+        announce(&spool, kind, host, (self.config.declared_services(), None), time.now()).await.expect("the start is accepted");
         if kind == StartKind::AfterUnexpectedReboot {
             self.sudden_reboots += 1;
         }
@@ -277,6 +277,7 @@ impl Machine {
             services: current.services,
             backlog: stats.fault_records + stats.sample_records,
             done: Vec::new(),
+            patches: Vec::new(),
         })
     }
 

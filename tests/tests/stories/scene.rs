@@ -75,6 +75,7 @@ pub(crate) fn started(services: &[&str]) -> Payload {
         platform: "test".into(),
         after_crash: false,
         safe_mode: false,
+        installed: None,
         services: services
             .iter()
             .map(|name| DeclaredService {

@@ -171,6 +171,7 @@ async fn poll(
             services: [("vpn".to_owned(), mainstay_shared::check::ServiceState::Up)].into(),
             backlog: 0,
             done: Vec::new(),
+            patches: Vec::new(),
         };
         line.say(PATH_POLL, &request).await?;
         match line.hear::<PollReply>().await? {
