@@ -120,7 +120,8 @@ fn delete_and_account(store: &mut Store, segments: &[(u32, Vec<Record>)]) {
         tracing::warn!(%error, "spool: the oldest samples can't be deleted");
     }
     let left = store.sample.numbers();
-    let victims: Vec<Record> = segments.iter().filter(|(number, _)| !left.contains(number)).flat_map(|(_, r)| r.clone()).collect();
+    let victims: Vec<Record> =
+        segments.iter().filter(|(number, _)| !left.contains(number)).flat_map(|(_, r)| r.clone()).collect();
     store.state.sample.retain(|w| left.contains(&w.place.segment));
     let gaps = runs(&victims);
     store.state.counters.dropped += gaps.iter().map(|dropped| dropped.newly).sum::<u64>();
