@@ -24,7 +24,7 @@ pub use schedule::{Retries, ServiceRound};
 
 use crate::config::{Check, CheckKind};
 use crate::probes::ClockReference;
-use crate::probes::aside::Aside;
+use crate::probes::aside::{Aside, Workers};
 
 /// What one try found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,9 +77,9 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    /// A checker of this machine's services.
-    pub(crate) fn here(time: TimeSource, clock: ClockReference) -> Self {
-        Self { time, clock, aside: Aside::default(), proc: PathBuf::from("/proc"), trust: http::Trust::default() }
+    /// A checker of this machine's services, on the threads of `workers`.
+    pub(crate) fn here(time: TimeSource, clock: ClockReference, workers: Workers) -> Self {
+        Self { time, clock, aside: Aside::on(workers), proc: PathBuf::from("/proc"), trust: http::Trust::default() }
     }
 
     /// Asks once. `service` and the check's name only tell hanging questions apart.
