@@ -193,7 +193,8 @@ running_exe = "{disk}/tree/current/bin/web"
     /// # Errors
     /// When strace can't be started.
     pub async fn start_under(&mut self, strace: &[String]) -> Result<bool> {
-        let mut words: Vec<PathBuf> = std::iter::once("strace".into()).chain(strace.iter().map(PathBuf::from)).collect();
+        let mut words: Vec<PathBuf> =
+            ["strace", "-D"].map(PathBuf::from).into_iter().chain(strace.iter().map(PathBuf::from)).collect();
         words.extend(self.helper_command()?);
         Ok(self.start_by(&words).await.is_ok())
     }

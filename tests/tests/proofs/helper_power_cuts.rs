@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use e2e::loop_disk::{Kind, LoopDisk};
 use e2e::patch_box::{PatchBox, packing, sha256_of, signed_patch};
+use e2e::patience::{SOON, eventually};
 use mainstay_patchkit::manifest::Body;
 use serde_json::json;
 
@@ -50,15 +51,13 @@ async fn cut_again_and_again(kind: Kind, seed: u64, cuts: u64) -> Result<u64> {
             }
         })?;
         let after = Duration::from_micros(dice.below(LATEST_US));
-        let (_, cut_off) = tokio::join!(tokio::time::timeout(Duration::from_secs(10), patched.apply(&file)), async {
+        let (_, cut_off) = tokio::join!(tokio::time::timeout(Duration::from_secs(2), patched.apply(&file)), async {
             tokio::time::sleep(after).await;
             disk.cut_power()
         });
         cut_off?;
         let what = format!("cut {cut} of seed {seed}, {after:?} into a {} version", if bad { "bad" } else { "good" });
-        patched.kill();
-        patched.stop_service()?;
-        disk.power_up().with_context(|| what.clone())?;
+        power_up(&mut patched, &mut disk).await.with_context(|| what.clone())?;
         if dice.below(2) == 0 {
             // A second cut, in the recovery.
             let (_, cut_off) = tokio::join!(patched.start(), async {
@@ -66,9 +65,7 @@ async fn cut_again_and_again(kind: Kind, seed: u64, cuts: u64) -> Result<u64> {
                 disk.cut_power()
             });
             cut_off?;
-            patched.kill();
-            patched.stop_service()?;
-            disk.power_up().with_context(|| what.clone())?;
+            power_up(&mut patched, &mut disk).await.with_context(|| what.clone())?;
         }
         patched.start_service()?;
         patched.start().await.with_context(|| what.clone())?;
@@ -80,6 +77,16 @@ async fn cut_again_and_again(kind: Kind, seed: u64, cuts: u64) -> Result<u64> {
         patched.stop_service()?;
     }
     Ok(cuts)
+}
+
+/// With the power everything ends that ran; what the helper had just started is gone a moment after it.
+async fn power_up(patched: &mut PatchBox, disk: &mut LoopDisk) -> Result<()> {
+    patched.kill();
+    eventually("the disk to be let go of", SOON, async || {
+        patched.stop_service()?;
+        disk.power_up().map(Some)
+    })
+    .await
 }
 
 async fn settle(patched: &PatchBox, tree_sha256: &str) -> Result<()> {

@@ -165,10 +165,10 @@ async fn a_refused_file_leaves_everything_as_it_was_and_the_next_good_one_instal
         ("one bit", corrupt, "bad_content"),
         ("too few signatures", one_key, "bad_signature"),
         ("an older version", signed_patch("1.9.0", &good, |_| ())?, "version"),
-        ("another model", signed_patch("2.1.0", &good, |m| drop(m.hardware.insert("gw-1".into())))?, "other_hardware"),
+        ("another model", signed_patch("2.1.0", &good, |m| m.hardware = ["gw-1".to_owned()].into())?, "other_hardware"),
         (
             "a feature that was not bought",
-            signed_patch("2.1.0", &good, |m| drop(patch(m).features.insert("ha".into())))?,
+            signed_patch("2.1.0", &good, |m| patch(m).features = ["ha".to_owned()].into())?,
             "feature_not_licensed",
         ),
         ("a service that is not here", signed_patch("2.1.0", &good, |m| patch(m).services.push("db".into()))?, "bad_content"),
