@@ -14,6 +14,7 @@ mod checks;
 mod faults;
 mod spool;
 mod uplink;
+mod patches;
 mod flow;
 mod local;
 mod daemon;

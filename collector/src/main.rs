@@ -14,6 +14,8 @@ mod faults;
 mod tickets;
 mod clocks;
 mod retention;
+mod entitlements;
+mod releases;
 mod notices;
 mod flow;
 mod metrics;

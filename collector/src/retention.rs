@@ -14,6 +14,10 @@ const SAMPLES_MS: i64 = 90 * DAY_MS;
 const JOIN_TOKENS_MS: i64 = 7 * DAY_MS;
 /// What was asked of an appliance stays in the chain of events; the row itself is needed no longer.
 const DIRECTIVES_MS: i64 = 7 * DAY_MS;
+/// A link in a mail says that it is over for so long; then it is unknown.
+const OFFER_LINKS_MS: i64 = 30 * DAY_MS;
+/// Signed by the online keys and long expired.
+const ONLINE_METADATA_MS: i64 = 30 * DAY_MS;
 
 /// Removes what is too old; answers how many rows went.
 pub(crate) async fn prune(tx: &mut Conn, now: UnixMs) -> Result<u64, sqlx::Error> {
@@ -21,6 +25,8 @@ pub(crate) async fn prune(tx: &mut Conn, now: UnixMs) -> Result<u64, sqlx::Error
         ("DELETE FROM sessions WHERE expires_at < $1", 0),
         ("DELETE FROM join_tokens WHERE expires_at < $1", JOIN_TOKENS_MS),
         ("DELETE FROM directives WHERE expires_at < $1", DIRECTIVES_MS),
+        ("DELETE FROM offer_links WHERE expires_at < $1", OFFER_LINKS_MS),
+        ("DELETE FROM online_metadata WHERE expires_at < $1", ONLINE_METADATA_MS),
     ];
     let mut gone = 0;
     for (sql, kept_ms) in rules {

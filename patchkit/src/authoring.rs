@@ -11,6 +11,7 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sigstore_tuf::canonical_json::to_canonical_bytes;
+use sigstore_tuf::{Metadata, Root, Targets};
 use thiserror::Error;
 
 use crate::crypto::sha256;
@@ -158,6 +159,20 @@ impl Envelope {
             signature.is_some_and(|signature| UnparsedPublicKey::new(&ED25519, public).verify(&text, &signature).is_ok())
         };
         keys.into_iter().filter(signed_by).collect()
+    }
+
+    /// Whether the appliances' reader understands the text, as a root or as targets.
+    ///
+    /// # Errors
+    /// [`AuthoringError::Text`] with the place.
+    pub fn read_back(&self) -> Result<(), AuthoringError> {
+        let bytes = self.to_bytes()?;
+        let told = |error: sigstore_tuf::Error| AuthoringError::Text(error.to_string());
+        match self.signed["_type"].as_str() {
+            Some("root") => Metadata::<Root>::from_slice(&bytes).map(|_| ()).map_err(told),
+            Some("targets") => Metadata::<Targets>::from_slice(&bytes).map(|_| ()).map_err(told),
+            _ => Err(AuthoringError::Text("_type: expected root or targets".into())),
+        }
     }
 
     /// As a metadata file.

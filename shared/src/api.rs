@@ -13,6 +13,8 @@ pub const PATH_RENEW: &str = "/agent/v1/renew";
 pub const PATH_REPORTS: &str = "/agent/v1/reports";
 /// Heartbeat and directives.
 pub const PATH_POLL: &str = "/agent/v1/poll";
+/// Where signed metadata and files lie for the appliances, by GET with ranges: `metadata/NAME`, `files/NAME`.
+pub const PATH_REPOSITORY: &str = "/agent/v1/repository/";
 
 /// Every refusal's body, here and under `/api/v1`. Internals never leak through it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ pub mod severity;
 pub mod check;
 pub mod fault;
 pub mod patch;
+pub mod patch_receipt;
 pub mod record;
 pub mod directive;
 pub mod receipt;

@@ -44,11 +44,13 @@ pub(super) struct Refusal {
     word: &'static str,
     message: String,
     retry_after_s: Option<u64>,
+    /// The path is read, not written.
+    reads: bool,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, word: &'static str, message: String) -> Self {
-        Self { status, word, message, retry_after_s: None }
+        Self { status, word, message, retry_after_s: None, reads: false }
     }
 
     pub(super) fn not_found() -> Self {
@@ -57,6 +59,11 @@ impl Refusal {
 
     pub(super) fn method() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path accepts POST only".to_owned())
+    }
+
+    pub(super) fn method_get() -> Self {
+        let message = "this path accepts GET and HEAD only".to_owned();
+        Self { reads: true, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message) }
     }
 
     pub(super) fn not_enrolled() -> Self {
@@ -90,7 +97,8 @@ impl Refusal {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+            let allowed = if self.reads { "GET, HEAD" } else { "POST" };
+            headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
         }
         if self.status == StatusCode::PAYLOAD_TOO_LARGE {
             // What is beyond the limit of dropping is not read: the connection can't be used again.

@@ -1,4 +1,4 @@
-//! The agents' door: four messages, each at one exact path, everything else refused (R5). Thin: no SQL, no decisions.
+//! The agents' door: four messages, each at one exact path, and the repository of signed files; everything else is refused (R5). Thin: no SQL, no decisions.
 //!
 //! [`answer`] is the one way in: it settles the path, then who speaks (the verified certificate, only: R13), then how often, and
 //! only then reads a body. docs/wire.md describes what stands on the wire.
@@ -6,9 +6,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use mainstay_shared::api::{PATH_ENROL, PATH_POLL, PATH_RENEW, PATH_REPORTS, error_words};
 use mainstay_shared::limits::MAX_BODY_BYTES;
@@ -29,6 +29,7 @@ mod enrol;
 mod renew;
 mod reports;
 mod poll;
+mod repository;
 
 pub(crate) use answers::Answered;
 use answers::Refusal;
@@ -103,22 +104,25 @@ enum Led {
     Answered(Answered),
     /// A poll that waits: its request is let go of before it does.
     Waits(poll::Waiting),
+    /// A part of the repository.
+    Sends(Response<Body>),
 }
 
 /// Answers one request, whatever it is. What a message needs to be taken stands in boxes of its own, so that a connection whose poll
 /// waits, as nearly all do nearly always, holds little.
-pub(crate) async fn answer(door: &Door, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+pub(crate) async fn answer(door: &Door, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
     let outcome = match Box::pin(taken(door, peer, request)).await {
         Ok(Led::Answered(answered)) => Ok(answered),
         Ok(Led::Waits(poll)) => poll.answer(door).await,
+        Ok(Led::Sends(response)) => return response,
         Err(refusal) => Err(refusal),
     };
     match outcome {
-        Ok(answered) => answered.into_response(),
+        Ok(answered) => answered.into_response().map(Body::new),
         Err(refusal) => {
             tracing::debug!(peer = %peer.address, status = refusal.status().as_u16(), why = refusal.word(), "refused");
             door.intake.counts.refused.get_or_create(&[("why", refusal.word())]).inc();
-            refusal.into_response()
+            refusal.into_response().map(Body::new)
         }
     }
 }
@@ -135,16 +139,17 @@ async fn taken(door: &Door, peer: &Peer, request: Request<Incoming>) -> Result<L
 
 async fn route(door: &Door, peer: &Peer, head: &Parts, body: &mut Incoming) -> Result<Led, Refusal> {
     let path = head.uri.path();
+    if let Some(place) = repository::place(path).filter(|_| head.uri.query().is_none()) {
+        let Some(identity) = identify(door, peer).await? else { return Err(Refusal::not_enrolled()) };
+        return repository::answer(door, &identity, head, place).await.map(Led::Sends);
+    }
     // Exact: `//`, `%2e`, `;`, another case, a trailing slash or a query are other paths, and there are none.
     let known = ROUTES.iter().find(|(known, ..)| *known == path && head.uri.query().is_none());
     let Some((path, route, who, most_bytes)) = known else { return Err(Refusal::not_found()) };
     if head.method != Method::POST {
         return Err(Refusal::method());
     }
-    let identity = match &peer.fingerprint {
-        Some(fingerprint) => door.identities.find(&door.world, fingerprint).await?,
-        None => None,
-    };
+    let identity = identify(door, peer).await?;
     if *who == Who::Enrolled && identity.is_none() {
         return Err(Refusal::not_enrolled());
     }
@@ -171,6 +176,14 @@ async fn route(door: &Door, peer: &Peer, head: &Parts, body: &mut Incoming) -> R
         }
         (Route::Reports | Route::Poll, None) => Err(Refusal::not_enrolled()),
     }
+}
+
+/// Who speaks: by the certificate of the handshake, only.
+async fn identify(door: &Door, peer: &Peer) -> Result<Option<Identity>, Refusal> {
+    Ok(match &peer.fingerprint {
+        Some(fingerprint) => door.identities.find(&door.world, fingerprint).await?,
+        None => None,
+    })
 }
 
 /// Refuses a message of a version that this collector does not read.

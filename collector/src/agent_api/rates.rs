@@ -25,6 +25,8 @@ struct Rate {
 
 const REPORTS: Rate = Rate { per_second: 20.0, burst: 200.0 };
 const POLLS: Rate = Rate { per_second: 2.0, burst: 30.0 };
+/// A large file comes in pieces, after a few documents.
+const REPOSITORY: Rate = Rate { per_second: 10.0, burst: 100.0 };
 const STRANGERS: Rate = Rate { per_second: 5.0, burst: 100.0 };
 
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +56,12 @@ impl Rates {
         let reserve = REPORTS.burst / 2.0;
         self.take(format!("r{}", who.appliance_id), REPORTS, 0.0, reserve, world.time.monotonic())
             .map_err(|wait| too_often(wait, 10))
+    }
+
+    /// A part of the repository is about to be sent.
+    pub(super) fn repository(&self, world: &World, who: &Identity) -> Result<(), Refusal> {
+        self.take(format!("f{}", who.appliance_id), REPOSITORY, 1.0, 0.0, world.time.monotonic())
+            .map_err(|wait| too_often(wait, 1))
     }
 
     /// A poll is about to be read.

@@ -90,7 +90,7 @@ pub(crate) async fn list(
     Ok(Json(AppliancePage { appliances: found.into_iter().map(ApplianceView::from).collect(), next }))
 }
 
-async fn seen(world: &World, principal: &Principal, id: &str) -> Result<ApplianceNow, ApiError> {
+pub(crate) async fn seen(world: &World, principal: &Principal, id: &str) -> Result<ApplianceNow, ApiError> {
     let mut conn = world.db.read().await?;
     let found = listing::find(&mut conn, id).await?;
     found.filter(|appliance| principal.sees(&appliance.tenant_id)).ok_or(ApiError::NotFound)

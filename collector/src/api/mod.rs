@@ -6,9 +6,12 @@ pub(crate) mod access;
 pub(crate) mod answers;
 pub(crate) mod tickets;
 pub(crate) mod appliances;
+pub(crate) mod releases;
+pub(crate) mod patches;
 pub(crate) mod customers;
 pub(crate) mod me;
 
+use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
 use axum::{Json, Router};
 use utoipa::OpenApi;
@@ -17,6 +20,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::flow::World;
+
+/// The largest receipt, with what its JSON adds to it.
+const MAX_RECEIPT_BYTES: usize = mainstay_shared::patch_receipt::MAX_BYTES + (16 << 10);
 
 /// The API's name, version and security scheme; the paths come from the handlers.
 #[derive(OpenApi)]
@@ -51,6 +57,13 @@ pub(crate) fn parts() -> (Router<World>, utoipa::openapi::OpenApi) {
         .routes(routes!(appliances::release))
         .routes(routes!(appliances::approve_renewal))
         .routes(routes!(appliances::report_now))
+        .routes(routes!(patches::of_appliance))
+        .routes(routes!(patches::take_back))
+        .routes(routes!(patches::entitle))
+        .merge(OpenApiRouter::new().routes(routes!(patches::receipt)).layer(DefaultBodyLimit::max(MAX_RECEIPT_BYTES)))
+        .routes(routes!(releases::list))
+        .routes(routes!(releases::get))
+        .routes(routes!(releases::offer))
         .routes(routes!(customers::list))
         .routes(routes!(customers::sites))
         .routes(routes!(customers::contacts))

@@ -186,7 +186,7 @@ fn seen(found: Option<Ticket>, principal: &Principal) -> Result<Ticket, ApiError
     found.filter(|ticket| principal.sees(&ticket.tenant_id)).ok_or(ApiError::NotFound)
 }
 
-fn by(principal: &Principal) -> By {
+pub(crate) fn by(principal: &Principal) -> By {
     By { actor: principal.actor(), staff_id: principal.staff_id.clone(), name: principal.name.clone(), role: principal.role }
 }
 

@@ -50,6 +50,34 @@ pub(crate) async fn done(tx: &mut Conn, (tenant_id, appliance_id): &LinkKey, id:
     .map(drop)
 }
 
+/// Ends the wishes about an offer that was taken back; the agent may have learnt of them.
+pub(crate) async fn forget_offer(
+    tx: &mut Conn,
+    (tenant_id, appliance_id): &LinkKey,
+    offer_id: &str,
+    now: UnixMs,
+) -> Result<(), sqlx::Error> {
+    let rows =
+        sqlx::query("SELECT directive_id, ask FROM directives WHERE tenant_id = $1 AND appliance_id = $2 AND done_at IS NULL")
+            .bind(tenant_id)
+            .bind(appliance_id)
+            .fetch_all(&mut *tx)
+            .await?;
+    for row in &rows {
+        let ask: String = row.try_get("ask")?;
+        let is_about = match serde_json::from_str(&ask) {
+            Ok(Ask::Offered(offer)) => offer.offer_id == offer_id,
+            Ok(Ask::Decided { offer_id: decided, .. }) => decided == offer_id,
+            _ => false,
+        };
+        if is_about {
+            let id: String = row.try_get("directive_id")?;
+            done(tx, &(tenant_id.clone(), appliance_id.clone()), &id, now).await?;
+        }
+    }
+    Ok(())
+}
+
 /// What is asked of these appliances now; a held one is asked nothing.
 pub(crate) async fn open_of(
     conn: &mut Conn,

@@ -109,8 +109,36 @@ pub(crate) enum ApplianceEvent {
     RecordsRefused { count: u64, first: String, why: String },
     /// Records will never come, and why (R31).
     RecordsLost { lane: String, count: u64, why: String },
+    /// A signed file came a step further here.
+    Patch(PatchNews),
+    /// What the customer is entitled to for it was recorded.
+    EntitlementSet {
+        software_until_at: Option<UnixMs>,
+        hardware_until_at: Option<UnixMs>,
+        service_until_at: Option<UnixMs>,
+        features: Vec<String>,
+    },
     /// A marked test message came end to end.
     TestReceived { mark: String, note: String },
+}
+
+/// A step of a signed file on an appliance, as the chain of events keeps it: by the vendor, by somebody at a link, by the box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PatchNews {
+    /// None: it came by a stick or a file.
+    pub(crate) offer_id: String,
+    /// `patch`, `action`, ...
+    pub(crate) kind: String,
+    /// The file's name, or its hash if only the box knows it.
+    pub(crate) file: String,
+    pub(crate) sha256: String,
+    pub(crate) version: String,
+    /// `offered`, `taken_back`, `approve_typed`, `refuse_typed`, `downloaded`, or a step of the box's.
+    pub(crate) what: String,
+    /// The box's code, or the terms of an offer.
+    pub(crate) reason: String,
+    /// The box's or a person's own words, and the end of a script's output; untrusted text.
+    pub(crate) text: String,
 }
 
 /// The subject under which an appliance's events stand in the chain.

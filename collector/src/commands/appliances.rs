@@ -1,14 +1,16 @@
-//! `appliance list|release|retire|approve-renewal|revoke-certificate|expected-hours|report-now`: what only an operator does to
+//! `appliance list|release|retire|approve-renewal|revoke-certificate|expected-hours|entitle|report-now`: what only an operator does to
 //! an enrolled appliance (R14, R25, R26).
 //!
 //! Each act is recorded in the customer's chain of events.
 
 use clap::Subcommand;
 use mainstay_shared::directive::Ask;
+use mainstay_shared::time_source::UnixMs;
 
 use super::exit::{Exit, Failure};
 use super::{Room, local_actor, print_list, say};
 use crate::appliances::store;
+use crate::entitlements::Entitlement;
 use crate::faults::silence::can_read_hours;
 use crate::flow::appliance_acts::{self, Acted, ApplianceAct};
 use crate::notices::texts::one_line;
@@ -62,11 +64,35 @@ pub(crate) enum ApplianceCommand {
         #[arg(value_parser = hours)]
         hours: String,
     },
+    /// Record what the customer is entitled to for it: in place of what was
+    Entitle {
+        /// Its id
+        appliance: String,
+        /// Last day of the software warranty
+        #[arg(long, value_name = "YYYY-MM-DD", value_parser = end_of_day)]
+        software_until: Option<UnixMs>,
+        /// Last day of the hardware warranty
+        #[arg(long, value_name = "YYYY-MM-DD", value_parser = end_of_day)]
+        hardware_until: Option<UnixMs>,
+        /// Last day of the service period bought
+        #[arg(long, value_name = "YYYY-MM-DD", value_parser = end_of_day)]
+        service_until: Option<UnixMs>,
+        /// A paid feature that was bought (given once for each)
+        #[arg(long = "feature", value_name = "NAME")]
+        features: Vec<String>,
+    },
     /// Ask it to measure and report now
     ReportNow {
         /// Its id
         appliance: String,
     },
+}
+
+/// A last day as the first moment after it, in China time, where the service year is counted.
+fn end_of_day(text: &str) -> Result<UnixMs, String> {
+    let day = text.parse::<chrono::NaiveDate>().map_err(|_| "expected a day such as 2027-06-30".to_owned())?;
+    let next = day.succ_opt().and_then(|next| next.and_hms_opt(0, 0, 0)).ok_or("expected a day such as 2027-06-30")?;
+    Ok(UnixMs(next.and_utc().timestamp_millis() - 8 * 3_600_000))
 }
 
 /// Expected hours as an argument; `always` is stored as nothing.
@@ -89,6 +115,15 @@ pub(crate) async fn run(room: &Room, command: ApplianceCommand) -> anyhow::Resul
             (appliance, ApplianceAct::RevokeCertificate { fingerprint, why })
         }
         ApplianceCommand::ExpectedHours { appliance, hours } => (appliance, ApplianceAct::ExpectHours { hours }),
+        ApplianceCommand::Entitle { appliance, software_until, hardware_until, service_until, features } => {
+            let entitlement = Entitlement {
+                software_until_at: software_until,
+                hardware_until_at: hardware_until,
+                service_until_at: service_until,
+                features: features.into_iter().collect(),
+            };
+            (appliance, ApplianceAct::Entitle(entitlement))
+        }
         ApplianceCommand::ReportNow { appliance } => (appliance, ApplianceAct::Ask(Ask::ReportNow)),
     };
     let world = room.world().await?;
@@ -111,6 +146,7 @@ fn nothing_to_do(act: &ApplianceAct) -> &'static str {
         ApplianceAct::ApproveRenewal => "no renewal waits for approval",
         ApplianceAct::RevokeCertificate { .. } => "it has no living certificate of that fingerprint",
         ApplianceAct::ExpectHours { .. } => "these are its hours already, or it is retired",
+        ApplianceAct::Entitle(_) => "it is recorded so already",
         ApplianceAct::Ask(_) => "there is nothing to ask",
     }
 }

@@ -26,6 +26,7 @@ mod init;
 mod join;
 mod serve;
 mod appliances;
+mod releases;
 mod ticket_page;
 mod tickets;
 mod look;
@@ -76,6 +77,9 @@ enum Command {
     /// Enrolled appliances
     #[command(subcommand)]
     Appliance(appliances::ApplianceCommand),
+    /// The repository of signed files
+    #[command(subcommand)]
+    Releases(releases::ReleasesCommand),
     /// Tickets
     #[command(subcommand)]
     Ticket(tickets::TicketCommand),
@@ -187,6 +191,7 @@ async fn dispatch(room: Room, command: Command) -> anyhow::Result<()> {
         Command::JoinToken(command) => join::run(&room, command).await,
         Command::User(command) => users::run(&room, command).await,
         Command::Appliance(command) => appliances::run(&room, command).await,
+        Command::Releases(command) => releases::run(&room, command).await,
         Command::Ticket(command) => tickets::ticket(&room, command).await,
         Command::Explain { ticket } => tickets::explain(&room, &ticket).await,
         Command::Notice(command) => tickets::notice(&room, command).await,

@@ -30,6 +30,9 @@ const TICKETS_SKIPPED: i64 = 1_000;
 /// How far the change counter skips, so that no page that waited on the old one misses a change.
 const CHANGES_SKIPPED: i64 = 1_000_000_000;
 
+/// How far the versions of what the online keys sign skip: a year of daily ones with room. An appliance never goes back.
+const METADATA_SKIPPED: i64 = 10_000;
+
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
 pub(crate) struct Restore {
@@ -160,7 +163,13 @@ async fn insert_all(tx: &mut Conn, engine: Engine, lines: Lines) -> anyhow::Resu
 /// What differs from the day of the backup: epoch, numbers, nonces, sign-ins.
 async fn new_life(tx: &mut Conn, head: &Head, epoch: &CollectorEpoch, now: UnixMs) -> anyhow::Result<()> {
     sqlx::query("UPDATE collector SET epoch = $1").bind(epoch.as_str()).execute(&mut *tx).await?;
-    for (counter, skipped) in [("ticket", TICKETS_SKIPPED), ("change", CHANGES_SKIPPED)] {
+    let skips = [
+        ("ticket", TICKETS_SKIPPED),
+        ("change", CHANGES_SKIPPED),
+        ("tuf_snapshot", METADATA_SKIPPED),
+        ("tuf_timestamp", METADATA_SKIPPED),
+    ];
+    for (counter, skipped) in skips {
         sqlx::query(
             "INSERT INTO counters (name, value) VALUES ($1, $2)
              ON CONFLICT (name) DO UPDATE SET value = counters.value + excluded.value",

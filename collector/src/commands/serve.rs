@@ -15,7 +15,7 @@ use super::exit::{Exit, Failure};
 use crate::appliances::authority::Authority;
 use crate::db::Engine;
 use crate::flow::time_passes::LastLook;
-use crate::flow::{World, changes, daily_mail, notices_go_out, outside_watch, time_passes};
+use crate::flow::{World, changes, daily_mail, notices_go_out, outside_watch, repository_is_read, time_passes};
 use crate::lifecycle::Lifecycle;
 use crate::{metrics, router, server};
 
@@ -28,10 +28,14 @@ const TIME_PERIOD: Duration = Duration::from_secs(1);
 /// How often it is asked whether yesterday's mails are written.
 const DAILY_PERIOD: Duration = Duration::from_secs(300);
 
+/// How often the repository is looked at: a look is a listing, unless something is new.
+const REPOSITORY_PERIOD: Duration = Duration::from_secs(5);
+
 /// Runs the collector until it is told to stop.
 pub(crate) async fn run(room: Room) -> anyhow::Result<()> {
     let db = room.db().await?;
     let _only_one = only_one(&room.config.data_dir, db.engine())?;
+    db.write_log_again().await?;
     let keys_dir = room.config.data_dir.join("keys");
     let authority = Authority::load(&keys_dir).with_context(|| format!("reading the keys in {}", keys_dir.display()))?;
     let (publish, newest) = watch::channel(0);
@@ -67,6 +71,13 @@ fn start_stories(world: &World, lifecycle: &Lifecycle) -> anyhow::Result<()> {
         let world = daily.clone();
         async move { daily_mail::once(&world).await }
     });
+    if let Some(reader) = repository_is_read::Reader::new(world)? {
+        let releases = world.clone();
+        lifecycle.periodic("repository", REPOSITORY_PERIOD, Arc::default(), move || {
+            let (world, reader) = (releases.clone(), Arc::clone(&reader));
+            async move { reader.once(&world).await }
+        });
+    }
     if let Some(settings) = &world.config.watch {
         let (client, watched) = (outside_watch::client()?, world.clone());
         lifecycle.periodic("outside watch", settings.interval, Arc::default(), move || {

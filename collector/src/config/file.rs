@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Config, MailConfig, MailSecurity, WatchConfig, WebTls};
+use super::{Config, MailConfig, MailSecurity, ReleasesConfig, WatchConfig, WebTls};
 use crate::customers::Language;
 
 /// Where the file stands unless `--config` says otherwise.
@@ -39,6 +39,7 @@ struct Raw {
     web: RawWeb,
     mail: Option<RawMail>,
     watch: Option<RawWatch>,
+    releases: Option<RawReleases>,
     #[serde(default)]
     tickets: RawTickets,
     #[serde(default)]
@@ -97,6 +98,13 @@ struct RawMail {
 struct RawWatch {
     url: String,
     interval: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawReleases {
+    dir: PathBuf,
+    root: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -169,6 +177,7 @@ impl Checks<'_> {
             web_tls,
             mail: raw.mail.map(|mail| self.mail(mail)),
             watch: raw.watch.map(|watch| self.watch(watch)),
+            releases: raw.releases.map(|releases| self.releases(releases)),
             silence_after: self.duration("tickets.silence_after", raw.tickets.silence_after.as_deref().unwrap_or("5min")),
             flap_window: self.duration("tickets.flap_window", raw.tickets.flap_window.as_deref().unwrap_or("15min")),
             close_recovered_after: self
@@ -308,6 +317,15 @@ impl Checks<'_> {
             self.faults.push(format!("{}: watch.url: expected an http:// or https:// address", self.file));
         }
         WatchConfig { url: raw.url, interval: self.duration("watch.interval", raw.interval.as_deref().unwrap_or("1min")) }
+    }
+
+    fn releases(&mut self, raw: RawReleases) -> ReleasesConfig {
+        for (key, path) in [("releases.dir", Some(&raw.dir)), ("releases.root", raw.root.as_ref())] {
+            if let Some(path) = path.filter(|path| !path.is_absolute()) {
+                self.fault(key, &path.display().to_string(), "an absolute path");
+            }
+        }
+        ReleasesConfig { dir: raw.dir, root: raw.root }
     }
 
     fn duration(&mut self, key: &str, text: &str) -> Duration {

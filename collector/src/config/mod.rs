@@ -37,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) mail: Option<MailConfig>,
     /// An address pinged regularly, so that someone else learns that the collector died.
     pub(crate) watch: Option<WatchConfig>,
+    /// Where the release engineers publish signed files; without it no patch is offered.
+    pub(crate) releases: Option<ReleasesConfig>,
     /// An appliance without goodbye is silent after this long without a request (DESIGN, Silence: 5 min).
     pub(crate) silence_after: Duration,
     /// The same fault within this time reopens its ticket (DESIGN: 15 min).
@@ -84,4 +86,13 @@ pub(crate) enum MailSecurity {
 pub(crate) struct WatchConfig {
     pub(crate) url: String,
     pub(crate) interval: Duration,
+}
+
+/// The repository of signed files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReleasesConfig {
+    /// The folder that `mainstay-release publish` writes. Read only, from here.
+    pub(crate) dir: PathBuf,
+    /// The first root that this service trusts; without it, the folder's own `metadata/1.root.json`.
+    pub(crate) root: Option<PathBuf>,
 }

@@ -14,6 +14,7 @@ use super::report_arrives::CODE_IDENTITY_CLONED;
 use crate::appliances::{ApplianceEvent, ApplianceState, certificates, directives, store, subject};
 use crate::audit;
 use crate::db::{Conn, Turn, mark_change, transact};
+use crate::entitlements::{Entitlement, store as entitlements};
 
 /// How long a wish stands when the appliance can't be reached.
 const ASKED_FOR: Duration = Duration::from_secs(3600);
@@ -31,6 +32,8 @@ pub(crate) enum ApplianceAct {
     ApproveRenewal,
     /// Says when it is expected to be heard (`faults::silence` reads it); empty: always.
     ExpectHours { hours: String },
+    /// Records what the customer is entitled to for it.
+    Entitle(Entitlement),
     /// Asks for something through the long poll.
     Ask(Ask),
 }
@@ -100,6 +103,13 @@ async fn run(
         ApplianceAct::ExpectHours { hours } => {
             let done = store::set_expected_hours(tx, tenant_id, appliance_id, hours).await?;
             (done, ApplianceEvent::ExpectedHoursSet { hours: hours.clone() })
+        }
+        ApplianceAct::Entitle(entitlement) => {
+            let done = entitlements::get(tx, tenant_id, appliance_id).await?.as_ref() != Some(entitlement);
+            entitlements::put(tx, (tenant_id, appliance_id), entitlement, (actor, now)).await?;
+            let Entitlement { software_until_at, hardware_until_at, service_until_at, features } = entitlement.clone();
+            let features = features.into_iter().collect();
+            (done, ApplianceEvent::EntitlementSet { software_until_at, hardware_until_at, service_until_at, features })
         }
         ApplianceAct::Ask(ask) => {
             let directive = Directive { id: random_hex_128(&world.rng), ask: ask.clone(), expires_at: now.plus(ASKED_FOR) };

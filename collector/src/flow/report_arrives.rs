@@ -11,6 +11,7 @@ use mainstay_shared::time_source::UnixMs;
 
 use super::collector_faults;
 use super::faults_arrive::{ArrivedChange, ArrivedFrom, faults_arrive};
+use super::patch_is_reported::patch_is_reported;
 use super::taking::{Outcome, Taken, Taking, lane_key};
 use crate::appliances::clone::{HoldReason, NonceVerdict, Remembered, Said, judge};
 use crate::appliances::links::{self, Away, Link, LinkKey, LoadedLink};
@@ -21,6 +22,7 @@ use crate::faults::store as faults;
 use crate::intake::ready::{Content, ReadyRecord, ReadyReport};
 use crate::intake::rules::{self, Frame, Made, Place};
 use crate::intake::{LaneKey, Loss, StoredSamples, store as records};
+use crate::releases::reports::{self, Way};
 
 /// The code of the fault that a copy raises, on the component `agent`.
 pub(crate) const CODE_IDENTITY_CLONED: &str = "identity_cloned";
@@ -195,8 +197,13 @@ impl Story {
             Payload::Test(test) => {
                 self.note(taking, &ApplianceEvent::TestReceived { mark: test.mark.clone(), note: test.note.clone() }).await?;
             }
+            Payload::Patch(report) => {
+                let times = (occurred_at, self.frame.received_at);
+                patch_is_reported(taking.tx, taking.config, &self.from, report, Way::Online, times).await?;
+                taking.changed = true;
+            }
             // A start or goodbye of an epoch that has ended: kept as a record, overtaken as news.
-            Payload::Started(_) | Payload::Goodbye(_) | Payload::OpenFaults(_) | Payload::Patch(_) | Payload::Samples(_) => {}
+            Payload::Started(_) | Payload::Goodbye(_) | Payload::OpenFaults(_) | Payload::Samples(_) => {}
         }
         Ok(())
     }
@@ -249,6 +256,9 @@ impl Story {
         let Started { hostname, agent_version, platform, .. } = started;
         store::set_told(taking.tx, &self.key.0, &self.key.1, hostname, agent_version, platform).await?;
         records::declare_services(taking.tx, &self.key, &started.services, self.frame.received_at).await?;
+        if let Some(installed) = &started.installed {
+            reports::set_installed(taking.tx, (&self.key.0, &self.key.1), installed, self.frame.received_at).await?;
+        }
         taking.changed = true;
         Ok(())
     }

@@ -41,6 +41,7 @@ pub(crate) fn config() -> Config {
         web_tls: None,
         mail: None,
         watch: None,
+        releases: None,
         silence_after: Duration::from_secs(300),
         flap_window: Duration::from_secs(900),
         close_recovered_after: Duration::from_secs(24 * 3600),

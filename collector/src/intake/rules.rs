@@ -12,6 +12,7 @@ use mainstay_shared::limits::{
     MAX_CHECKS, MAX_NAME_CHARS, MAX_OPEN_FAULTS, MAX_RECORD_BYTES, MAX_SERVICES, MAX_TEXT_CHARS, MAX_VALUES, clean_text,
     is_good_name,
 };
+use mainstay_shared::patch::{Installed, MAX_OUTPUT_CHARS, PatchReport};
 use mainstay_shared::record::{Folded, Gap, Goodbye, Payload, Record, Started, TestMessage};
 use mainstay_shared::time_source::UnixMs;
 use ring::digest;
@@ -116,6 +117,7 @@ pub(crate) fn clean(record: &Record, json_bytes: usize) -> Result<Payload, Unfit
             most(open.episodes.len(), MAX_OPEN_FAULTS, "open faults")?;
             Ok(Payload::OpenFaults(open.clone()))
         }
+        Payload::Patch(report) if in_fault_lane => clean_patch(report).map(Payload::Patch),
         Payload::Test(test) if in_fault_lane => Ok(Payload::Test(TestMessage { mark: word(&test.mark), note: line(&test.note) })),
         _ => Err(Unfit::Lane(record.id.lane.as_str())),
     }
@@ -159,7 +161,41 @@ fn clean_started(started: &Started) -> Result<Started, Unfit> {
         hostname: word(&started.hostname),
         platform: line(&started.platform),
         services,
+        installed: started.installed.as_ref().map(clean_installed),
         ..started.clone()
+    })
+}
+
+fn clean_installed(installed: &Installed) -> Installed {
+    Installed {
+        product: word(&installed.product),
+        version: word(&installed.version),
+        hardware: word(&installed.hardware),
+        patch_consent: word(&installed.patch_consent),
+        action_consent: word(&installed.action_consent),
+    }
+}
+
+/// A report on a signed file, from a record or from a receipt.
+///
+/// # Errors
+/// [`Unfit`] says why it is set aside.
+pub(crate) fn clean_patch(report: &PatchReport) -> Result<PatchReport, Unfit> {
+    let is_hex = |text: &str, digits: usize| text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if report.number == 0 || i64::try_from(report.number).is_err() {
+        return Err(Unfit::Number(report.number));
+    }
+    if !is_hex(&report.sha256, 64) || report.offer_id.as_ref().is_some_and(|offer| !is_hex(offer, 32)) {
+        return Err(Unfit::Name("file's hash or offer"));
+    }
+    name(&report.product, "product")?;
+    name(&report.to_version, "version")?;
+    Ok(PatchReport {
+        from_version: report.from_version.as_deref().map(word),
+        reason: word(&report.reason),
+        detail: line(&report.detail),
+        output: lines(&report.output, MAX_OUTPUT_CHARS),
+        ..report.clone()
     })
 }
 
@@ -212,6 +248,13 @@ fn word(text: &str) -> String {
 
 fn line(text: &str) -> String {
     clean_text(text, MAX_TEXT_CHARS)
+}
+
+/// Text that keeps its lines; of what is too long, the end.
+fn lines(text: &str, max_chars: usize) -> String {
+    let skipped = text.chars().count().saturating_sub(max_chars);
+    let kept: String = text.chars().skip(skipped).collect();
+    kept.lines().map(|line| clean_text(line, max_chars)).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

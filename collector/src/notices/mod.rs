@@ -16,6 +16,7 @@ pub(crate) mod mail;
 pub(crate) mod outbox;
 pub(crate) mod rules;
 pub(crate) mod texts;
+pub(crate) mod patch_mail;
 
 /// A person to whom a notice goes.
 #[derive(Debug, Clone, PartialEq, Eq)]

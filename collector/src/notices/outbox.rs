@@ -191,7 +191,7 @@ pub(crate) async fn settle(tx: &mut Conn, now: UnixMs, claimed: &Notice, outcome
     Ok(settled)
 }
 
-/// Whether the row was still there to be settled. What was acknowledged is sent, whoever holds the lease by now.
+/// Whether the row was still there to be settled. A link's token is kept nowhere once its mail is sent (R33). What was acknowledged is sent, whoever holds the lease by now.
 async fn store(tx: &mut Conn, now: UnixMs, claimed: &Notice, outcome: &Outcome, settled: &Settled) -> Result<bool, sqlx::Error> {
     let (state, next_try_at, sent_at) = match settled {
         Settled::Sent => ("sent", None, Some(now.0)),
@@ -203,7 +203,8 @@ async fn store(tx: &mut Conn, now: UnixMs, claimed: &Notice, outcome: &Outcome, 
         Outcome::NotNow(error) | Outcome::Refused(error) => error,
     };
     let done = sqlx::query(
-        "UPDATE outbox SET state = $3, next_try_at = $4, sent_at = $5, last_error = $6
+        "UPDATE outbox SET state = $3, next_try_at = $4, sent_at = $5, last_error = $6,
+         body = CASE WHEN $3 = 'sent' AND kind = 'patch_link' THEN '' ELSE body END
          WHERE tenant_id = $1 AND notice_id = $2 AND state = 'waiting' AND ($3 = 'sent' OR next_try_at = $7)",
     )
     .bind(&claimed.tenant_id)

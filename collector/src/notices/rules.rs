@@ -78,6 +78,7 @@ pub(crate) fn kind_of(event: &TicketEvent, ticket: &Ticket) -> Option<Kind> {
         | TicketEvent::Attributed { .. }
         | TicketEvent::ClockStarted { .. }
         | TicketEvent::ClockStopped { .. }
+        | TicketEvent::Patch { .. }
         | TicketEvent::NoticeSent { .. }
         | TicketEvent::NoticeRefused { .. } => None,
     }

@@ -19,7 +19,7 @@ pub(crate) struct Text {
 
 /// Which half of a mail is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Half {
+pub(super) enum Half {
     /// In the reader's language: everything.
     Whole,
     /// In the other one: enough to hand it on.
@@ -163,7 +163,7 @@ pub(crate) fn heads(language: Language, service_name: &str, day: &str, chains: &
 }
 
 /// Both halves, the reader's language first; the subject is in it.
-fn bilingual(first: Language, half: impl Fn(Words, Half) -> (String, String)) -> Text {
+pub(super) fn bilingual(first: Language, half: impl Fn(Words, Half) -> (String, String)) -> Text {
     let second = if first == Language::Zh { Language::En } else { Language::Zh };
     let ((title, own), (_, other)) = (half(Words(first), Half::Whole), half(Words(second), Half::Short));
     Text { title, body: format!("{own}\n\n----------------------------------------\n\n{other}\n") }

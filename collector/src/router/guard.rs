@@ -24,10 +24,12 @@ use crate::api::sessions::{Session, Stage, hash_of, standing, store, tokens};
 use crate::customers::Language;
 use crate::db::{Turn, transact};
 use crate::flow::World;
-use crate::web::cookies;
+use crate::web::{cookies, upload};
 
 /// The largest body of a form or an API call.
 pub(crate) const MAX_BODY_BYTES: usize = 64 << 10;
+/// The largest receipt, with what a form wraps around it.
+pub(crate) const MAX_RECEIPT_BYTES: usize = mainstay_shared::patch_receipt::MAX_BYTES + (16 << 10);
 /// How much of a body that is too large is read to its end.
 const READ_TO_BE_HEARD: usize = 4 << 20;
 /// How long a body may take to arrive.
@@ -65,6 +67,9 @@ async fn admit(
         NoRoute::OtherMethod => Refusal::OtherMethod(routes::methods_of(request.uri().path())),
     })?;
     let acts = !matches!(*request.method(), Method::GET | Method::HEAD);
+    if route.who == Who::Link {
+        return if acts { with_whole_body(request, most_of(route)).await } else { Ok(request) };
+    }
     if acts || route.path == "/events" {
         same_origin(request.headers(), &world.config.web_public_url, acts && !matches!(route.who, Who::Token(_)))?;
     }
@@ -72,12 +77,13 @@ async fn admit(
         Who::Token(right) => {
             let principal = by_token(world, request.headers()).await?.ok_or(Refusal::NotSignedIn)?;
             let request = with_right(right, principal, request)?;
-            if acts { with_whole_body(request).await } else { Ok(request) }
+            if acts { with_whole_body(request, most_of(route)).await } else { Ok(request) }
         }
         Who::Metrics => match by_token(world, request.headers()).await? {
             Some(principal) => with_right(Right::Read, principal, request),
             None => Ok(request),
         },
+        Who::Link => Ok(request),
         Who::Anyone if route.path == "/healthz" || route.path.starts_with("/assets/") => Ok(request),
         Who::Anyone | Who::HalfSignedIn | Who::Session(_) => {
             let session = by_cookie(world, jar, !request.headers().contains_key(LIVE_HEADER) && route.path != "/events").await?;
@@ -85,13 +91,18 @@ async fn admit(
                 *language = session.language;
             }
             let csrf_token = form_token(world, jar, session.as_ref(), fresh_form_cookie);
-            let request = if acts { with_checked_form(request, &csrf_token).await? } else { request };
+            let request = if acts { with_checked_form(request, &csrf_token, most_of(route)).await? } else { request };
             let viewer = Viewer { language: *language, csrf_token };
             let mut request = seated(route, session, request)?;
             request.extensions_mut().insert(viewer);
             Ok(request)
         }
     }
+}
+
+/// How large a body a route takes: an appliance's receipt carries the output of its scripts.
+fn most_of(route: &Route) -> usize {
+    if route.path.ends_with("/receipt") || route.path.ends_with("/receipts") { MAX_RECEIPT_BYTES } else { MAX_BODY_BYTES }
 }
 
 /// Puts a session where its route wants it, or says where it belongs.
@@ -184,9 +195,13 @@ struct FormToken {
 }
 
 /// Reads the form once, checks its token, and hands the bytes on.
-async fn with_checked_form(request: Request, csrf_token: &str) -> Result<Request, Refusal> {
+async fn with_checked_form(request: Request, csrf_token: &str, most: usize) -> Result<Request, Refusal> {
     let (parts, body) = request.into_parts();
-    let bytes = read(body).await?;
+    let bytes = read(body, most).await?;
+    if let Some(given) = upload::part(&parts.headers, &bytes, "csrf") {
+        let good = same(given, csrf_token.as_bytes());
+        return if good { Ok(Request::from_parts(parts, Body::from(bytes))) } else { Err(Refusal::BadForm) };
+    }
     let mut probe = Request::new(Body::from(bytes.clone()));
     *probe.method_mut() = Method::POST;
     if let Some(kind) = parts.headers.get(CONTENT_TYPE) {
@@ -200,26 +215,26 @@ async fn with_checked_form(request: Request, csrf_token: &str) -> Result<Request
 }
 
 /// The request with its body read.
-async fn with_whole_body(request: Request) -> Result<Request, Refusal> {
+async fn with_whole_body(request: Request, most: usize) -> Result<Request, Refusal> {
     let (parts, body) = request.into_parts();
-    Ok(Request::from_parts(parts, Body::from(read(body).await?)))
+    Ok(Request::from_parts(parts, Body::from(read(body, most).await?)))
 }
 
-/// Keeps at most [`MAX_BODY_BYTES`], within a limit of time. A part of what is beyond is read and dropped, or its sender would meet
+/// Keeps at most `most` bytes, within a limit of time. A part of what is beyond is read and dropped, or its sender would meet
 /// a closed connection, not the answer.
-async fn read(mut body: Body) -> Result<Bytes, Refusal> {
+async fn read(mut body: Body, most: usize) -> Result<Bytes, Refusal> {
     let arrives = async {
         let (mut bytes, mut read_bytes) = (Vec::new(), 0_usize);
         while let Some(frame) = body.frame().await {
             let data = frame.map_err(|_| Refusal::BadForm)?.into_data().unwrap_or_default();
             read_bytes += data.len();
-            if read_bytes <= MAX_BODY_BYTES {
+            if read_bytes <= most {
                 bytes.extend_from_slice(&data);
             } else if read_bytes > READ_TO_BE_HEARD {
                 break;
             }
         }
-        if read_bytes > MAX_BODY_BYTES { Err(Refusal::TooLarge) } else { Ok(Bytes::from(bytes)) }
+        if read_bytes > most { Err(Refusal::TooLarge) } else { Ok(Bytes::from(bytes)) }
     };
     tokio::time::timeout(ARRIVES_WITHIN, arrives).await.unwrap_or(Err(Refusal::TooSlow))
 }

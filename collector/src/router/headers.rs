@@ -25,6 +25,10 @@ pub(crate) fn secured(mut response: Response, path: &str, tls: bool) -> Response
     for (name, value) in EVERYWHERE {
         headers.insert(name, HeaderValue::from_static(value));
     }
+    // A mail's link is its own key: no other page learns its address. Its forms are judged by what is typed, not by their origin.
+    if path.starts_with("/p/") {
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    }
     if tls {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }

@@ -78,6 +78,7 @@ async fn without_credentials_every_route_but_the_public_ones_refuses() {
             let (status, to) = (response.status(), response.headers().get("location").cloned());
             let refused = match route.who {
                 Who::Anyone => continue,
+                Who::Link => status == StatusCode::NOT_FOUND || status == StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 Who::Token(_) => status == StatusCode::UNAUTHORIZED,
                 Who::Metrics => status != StatusCode::OK,
                 Who::Session(_) | Who::HalfSignedIn => {

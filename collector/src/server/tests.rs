@@ -68,6 +68,7 @@ pub(super) fn config(keys: &std::path::Path) -> Config {
         web_tls: None,
         mail: None,
         watch: None,
+        releases: None,
         silence_after: Duration::from_secs(300),
         flap_window: Duration::from_secs(900),
         close_recovered_after: Duration::from_secs(86_400),

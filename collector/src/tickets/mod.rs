@@ -5,6 +5,7 @@ use mainstay_shared::severity::{Attribution, BusinessImpact, Severity};
 use mainstay_shared::time_source::UnixMs;
 use serde::{Deserialize, Serialize};
 
+use crate::appliances::PatchNews;
 use crate::words::Words;
 
 pub(crate) mod severity;
@@ -157,6 +158,12 @@ pub(crate) enum TicketEvent {
     ClockMissed { clock_no: i64, kind: String, due_at: UnixMs },
     /// A clock was stopped by proof, in time or late.
     ClockStopped { clock_no: i64, kind: String, in_time: bool, took_ms: i64 },
+    /// A signed file that was offered from the ticket, or that it is about, came a step further on an appliance.
+    Patch {
+        appliance_id: String,
+        #[serde(flatten)]
+        news: PatchNews,
+    },
     /// A notice was accepted by its receiver's server.
     NoticeSent { kind: String, recipient: String },
     /// A notice was refused for good.

@@ -50,6 +50,7 @@ fn next(state: TicketState, event: &TicketEvent) -> Option<TicketState> {
             | E::ClockWarned { .. }
             | E::ClockMissed { .. }
             | E::ClockStopped { .. }
+            | E::Patch { .. }
             | E::NoticeSent { .. }
             | E::NoticeRefused { .. },
         ) => Some(state),
@@ -92,6 +93,7 @@ pub(crate) fn apply(ticket: &mut Ticket, at: UnixMs, event: &TicketEvent) -> Res
         | TicketEvent::ClockWarned { .. }
         | TicketEvent::ClockMissed { .. }
         | TicketEvent::ClockStopped { .. }
+        | TicketEvent::Patch { .. }
         | TicketEvent::NoticeSent { .. }
         | TicketEvent::NoticeRefused { .. } => {}
     }

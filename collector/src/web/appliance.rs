@@ -11,13 +11,18 @@ use serde::Deserialize;
 use super::appliances::{ServiceDot, dots};
 use super::drawing;
 use super::health::{self, Health};
+use super::offers_view::{self, OfferLine};
 use super::overview::Names;
 use super::shell::{PageError, PageResult, Said, Shell, back_to, page, said};
 use crate::api::access::{Principal, Viewer};
 use crate::appliances::listing::{self, ApplianceNow, CertificateLine};
+use crate::entitlements::{self, Entitlement};
 use crate::faults;
 use crate::flow::World;
 use crate::flow::appliance_acts::{Acted, ApplianceAct, act};
+use crate::flow::file_is_offered::{self, TakenBack};
+use crate::releases::offers;
+use crate::releases::reports::{self, InstalledRow, ReportRow};
 use crate::tickets::{self, Ticket};
 use crate::words::Words;
 use crate::words::when;
@@ -60,6 +65,25 @@ struct AppliancePage {
     /// With their headlines.
     tickets: Vec<(Ticket, String)>,
     administers: bool,
+    works: bool,
+    installed: Option<InstalledRow>,
+    /// Text keys and what is recorded.
+    entitled: Vec<(&'static str, String)>,
+    offers: Vec<OfferLine>,
+    history: Vec<HistoryLine>,
+}
+
+/// A step that the box told of.
+struct HistoryLine {
+    at: String,
+    step: String,
+    tone: &'static str,
+    versions: String,
+    reason: String,
+    way: String,
+    /// Untrusted text.
+    detail: String,
+    output: String,
 }
 
 const SPANS: [&str; 3] = ["six-hours", "day", "week"];
@@ -93,6 +117,10 @@ pub(crate) async fn show(
         ..Default::default()
     };
     let tickets = tickets::store::list(&mut conn, &filter, None, 50).await?;
+    let installed = reports::installed(&mut conn, &a.tenant_id, &id).await?;
+    let entitlement = entitlements::store::get(&mut conn, &a.tenant_id, &id).await?;
+    let offers = offers::of_appliance(&mut conn, &a.tenant_id, &id, 20).await?;
+    let history = reports::newest(&mut conn, &a.tenant_id, &id, 30).await?;
     let title = a.name.clone();
     page(&AppliancePage {
         said: said(w, wish.said.as_deref()),
@@ -123,10 +151,60 @@ pub(crate) async fn show(
             })
             .collect(),
         administers: principal.role.administers(),
+        works: principal.role.works_on_tickets(),
+        installed,
+        entitled: entitlement.map(|recorded| entitled(w, &recorded, &zone)).unwrap_or_default(),
+        offers: offers.iter().map(|offer| offers_view::line(w, offer, "", "", &zone)).collect(),
+        history: history.iter().map(|report| history_line(w, report, &zone)).collect(),
         site,
         shell: shell.titled(title),
         a,
     })
+}
+
+fn entitled(w: Words, recorded: &Entitlement, zone: &str) -> Vec<(&'static str, String)> {
+    let dates = [
+        ("appliance.software_until", recorded.software_until_at),
+        ("appliance.hardware_until", recorded.hardware_until_at),
+        ("appliance.service_until", recorded.service_until_at),
+    ];
+    let mut lines: Vec<_> = dates.into_iter().filter_map(|(key, at)| Some((key, when::moment(at?, zone)))).collect();
+    if !recorded.features.is_empty() {
+        let features: Vec<&str> = recorded.features.iter().map(String::as_str).collect();
+        lines.push(("appliance.features", features.join(&w.t("mail.comma"))));
+    }
+    lines
+}
+
+fn history_line(w: Words, report: &ReportRow, zone: &str) -> HistoryLine {
+    let tone = match report.step.as_str() {
+        "done" => "good",
+        "rolled_back" | "failed" | "refused" | "unknown" => "bad",
+        _ => "plain",
+    };
+    HistoryLine {
+        at: when::moment(report.occurred_at, zone),
+        step: w.of("patch_step", &report.step).into_owned(),
+        tone,
+        versions: format!("{} {} → {}", report.product, report.from_version, report.to_version),
+        reason: if report.reason.is_empty() { String::new() } else { w.of("patch_reason", &report.reason).into_owned() },
+        way: if report.way == "receipt" { w.t("appliance.by_receipt").into_owned() } else { String::new() },
+        detail: report.detail.clone(),
+        output: report.output.clone(),
+    }
+}
+
+/// `POST /appliances/{appliance}/offers/{offer}/take-back`.
+pub(crate) async fn take_back(
+    State(world): State<World>,
+    Extension(principal): Extension<Principal>,
+    Path((id, offer)): Path<(String, String)>,
+) -> Result<Response, PageError> {
+    let found = listing::find(&mut *world.db.read().await?, &id).await?.filter(|appliance| principal.sees(&appliance.tenant_id));
+    let Some(appliance) = found else { return Ok(back_to("/appliances", "")) };
+    let back = file_is_offered::take_back(&world, &principal.actor(), &appliance.tenant_id, &offer).await?;
+    let word = if back == TakenBack::Done { "done_act" } else { "refused_too_late" };
+    Ok(back_to(&format!("/appliances/{id}"), word))
 }
 
 fn span_ms(span: &str) -> i64 {

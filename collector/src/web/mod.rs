@@ -6,18 +6,24 @@
 pub(crate) mod cookies;
 pub(crate) mod assets;
 pub(crate) mod shell;
+pub(crate) mod upload;
 pub(crate) mod sign_in;
 pub(crate) mod events;
 pub(crate) mod drawing;
+pub(crate) mod choice;
 pub(crate) mod clock_view;
 pub(crate) mod overview;
 pub(crate) mod grounds_view;
 pub(crate) mod story_view;
+pub(crate) mod offers_view;
+pub(crate) mod release;
 pub(crate) mod ticket;
+pub(crate) mod releases;
 pub(crate) mod open_ticket;
 pub(crate) mod appliances;
 pub(crate) mod health;
 pub(crate) mod appliance;
+pub(crate) mod link;
 pub(crate) mod customers;
 pub(crate) mod account;
 

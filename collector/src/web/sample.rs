@@ -52,6 +52,7 @@ pub(crate) fn world(db: &Db, address: &str) -> (World, watch::Sender<i64>) {
         web_tls: None,
         mail: None,
         watch: None,
+        releases: None,
         silence_after: Duration::from_secs(300),
         flap_window: Duration::from_secs(900),
         close_recovered_after: Duration::from_secs(86_400),

@@ -53,6 +53,11 @@ impl Shell {
         }
     }
 
+    /// For who holds a mail's link: nothing of the console but its clothes.
+    pub(crate) fn for_link(world: &World, language: Language) -> Self {
+        Self { service: world.config.service_name.clone(), ..Self::bare(language) }
+    }
+
     fn bare(language: Language) -> Self {
         Self {
             w: Words(language),

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use mainstay_shared::severity::BusinessImpact;
 
+use crate::appliances::PatchNews;
 use crate::tickets::store::TimelineEntry;
 use crate::tickets::{ResponseWay, TicketEvent};
 use crate::words::Words;
@@ -36,6 +37,7 @@ fn actor(w: Words, actor: &str, staff: &HashMap<String, String>) -> String {
     match actor.split_once(':') {
         Some(("staff", id)) => staff.get(id).cloned().unwrap_or_else(|| id.to_owned()),
         Some(("appliance", _)) => w.t("actor.appliance").into_owned(),
+        Some(("link", address)) => w.with("actor.link", &[("address", &address)]),
         Some(("token", _)) => w.t("actor.token").into_owned(),
         _ => w.t("actor.system").into_owned(),
     }
@@ -83,6 +85,7 @@ fn tell(w: Words, event: &TicketEvent, zone: &str) -> (&'static str, String, Str
         | TicketEvent::ClockWarned { .. }
         | TicketEvent::ClockMissed { .. }
         | TicketEvent::ClockStopped { .. } => tell_clock(w, event, zone),
+        TicketEvent::Patch { news, .. } => tell_patch(w, news),
         TicketEvent::NoticeSent { kind, recipient } => {
             ("plain", w.with("event.notice_sent", &[("kind", &w.of("notice", kind)), ("recipient", recipient)]), none)
         }
@@ -114,6 +117,20 @@ fn tell_clock(w: Words, event: &TicketEvent, zone: &str) -> (&'static str, Strin
         }
         _ => ("plain", String::new(), String::new()),
     }
+}
+
+fn tell_patch(w: Words, news: &PatchNews) -> (&'static str, String, String) {
+    let tone = match news.what.as_str() {
+        "done" => "good",
+        "rolled_back" | "failed" | "refused" | "unknown" => "bad",
+        _ => "plain",
+    };
+    let (kind, what) = (w.of("patch_kind", &news.kind), w.of("patch_step", &news.what));
+    let mut text = w.with("event.patch", &[("kind", &kind), ("file", &news.file), ("what", &what)]);
+    if !news.reason.is_empty() {
+        text = w.pair(&text, &w.of("patch_reason", &news.reason));
+    }
+    (tone, text, news.text.clone())
 }
 
 /// The name of a way of responding, as forms send it.

@@ -11,18 +11,25 @@ use serde::Deserialize;
 
 use super::clock_view::{self, ClockView};
 use super::grounds_view::{self, GroundsView};
+use super::offers_view::{self, OfferLine};
 use super::overview::{Named, Names};
+use super::release;
 use super::shell::{PageError, PageResult, Said, Shell, back_to, page, said};
 use super::story_view::{self, Line};
 use crate::api::access::{Principal, Viewer};
+use crate::appliances::listing;
 use crate::clocks;
 use crate::customers::{Staff, store as people};
+use crate::db::Conn;
 use crate::faults::{self, Episode};
+use crate::flow::file_is_offered::Wish;
 use crate::flow::{World, staff_acts};
 use crate::notices::listing::{NoticeLine, of_subject};
+use crate::notices::patch_mail::title_of;
+use crate::releases::{FileState, ReleaseFile, files, kind_name, offers, reports};
 use crate::tickets::acts::{Act, By};
 use crate::tickets::{ResponseWay, Ticket, TicketState, store};
-use crate::words::when;
+use crate::words::{Words, when};
 
 /// One run of a fault, as a line.
 pub(crate) struct EpisodeRow {
@@ -68,12 +75,19 @@ struct TicketPage {
     impacts: &'static [BusinessImpact],
     attributions: &'static [Attribution],
     colleagues: Vec<Staff>,
+    /// Why the file of the form before was not offered.
+    outcomes: Vec<(String, String)>,
+    offers: Vec<OfferLine>,
+    /// Files that may be offered from here: name and label.
+    files: Vec<(String, String)>,
 }
 
 /// The message of an act before.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct After {
     pub(crate) said: Option<String>,
+    /// Words of refusals of an offer.
+    pub(crate) not: Option<String>,
 }
 
 /// `GET /tickets/{ticket}`.
@@ -101,6 +115,8 @@ pub(crate) async fn show(
     let timeline = store::timeline(&mut conn, tenant, id).await?;
     let notices = of_subject(&mut conn, tenant, id).await?;
     let staff = people::all_staff(&mut conn).await?;
+    let offers = offers::of_ticket(&mut conn, tenant, id).await?;
+    let files = if ticket.appliance_id.is_empty() { Vec::new() } else { offered_files(&mut conn, w, &ticket).await? };
     let name_of = |id: &Option<String>| id.as_ref().and_then(|id| names.staff.get(id)).cloned().unwrap_or_default();
     let headline = ticket.headline(w, names.place(&ticket));
     page(&TicketPage {
@@ -134,6 +150,9 @@ pub(crate) async fn show(
         closed: ticket.state == TicketState::Closed,
         impacts: BusinessImpact::ALL,
         attributions: Attribution::ALL,
+        outcomes: release::not_offered(w, after.not.as_deref().unwrap_or_default()),
+        offers: offers.iter().map(|offer| offers_view::line(w, offer, "", "", &zone)).collect(),
+        files,
         colleagues: staff.into_iter().filter(works).collect(),
         shell: shell.titled(format!("{id} {headline}")),
         headline,
@@ -141,11 +160,38 @@ pub(crate) async fn show(
     })
 }
 
+/// The good patches and actions for the ticket's appliance, by what it runs or was enrolled for.
+async fn offered_files(conn: &mut Conn, w: Words, ticket: &Ticket) -> Result<Vec<(String, String)>, sqlx::Error> {
+    let installed = reports::installed(conn, &ticket.tenant_id, &ticket.appliance_id).await?;
+    let enrolled = listing::find(conn, &ticket.appliance_id).await?;
+    let product = installed.map(|now| now.product).or(enrolled.map(|appliance| appliance.product)).unwrap_or_default();
+    let fits = |file: &&ReleaseFile| {
+        let is_its = file.manifest.as_ref().is_some_and(|manifest| manifest.product == product);
+        file.state == FileState::Good && is_its && offers::needs_offer(file.kind())
+    };
+    let label = |file: &ReleaseFile| w.pair(&w.of("patch_kind", kind_name(file.kind())), &title_of(w, file));
+    Ok(files::list(conn).await?.iter().filter(fits).map(|file| (file.file.clone(), label(file))).collect())
+}
+
+/// `POST /tickets/{ticket}/offers`: an action is run, or a patch offered, for the ticket's appliance.
+pub(crate) async fn offer(
+    State(world): State<World>,
+    Extension(principal): Extension<Principal>,
+    Path(ticket_id): Path<String>,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Result<Response, PageError> {
+    let page = format!("/tickets/{ticket_id}");
+    let found = store::find(&mut *world.db.read().await?, &ticket_id).await?.filter(|ticket| principal.sees(&ticket.tenant_id));
+    let Some(ticket) = found else { return Ok(back_to(&page, "refused_offer")) };
+    let wish = Wish { appliances: vec![ticket.appliance_id], ticket_id, ..release::wish(fields) };
+    release::offered(&world, &principal, &wish, &page).await
+}
+
 fn works(person: &Staff) -> bool {
     person.disabled_at.is_none() && person.role.works_on_tickets()
 }
 
-fn episode_row(w: crate::words::Words, episode: &Episode, zone: &str, names: &Names, now: UnixMs) -> EpisodeRow {
+fn episode_row(w: Words, episode: &Episode, zone: &str, names: &Names, now: UnixMs) -> EpisodeRow {
     EpisodeRow {
         appliance: names.appliance.get(&episode.appliance_id).cloned().unwrap_or_default(),
         component: w.component(&episode.component),

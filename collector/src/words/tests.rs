@@ -7,7 +7,10 @@ use std::path::Path;
 use super::*;
 use crate::appliances::clone::HoldReason;
 use crate::customers::Role;
+use crate::entitlements::Terms;
 use crate::notices::rules::Kind;
+use crate::releases::rules::NotOffered;
+use crate::releases::{STEPS, step_name};
 use crate::tickets::severity::Reason;
 
 fn read(path: &str) -> String {
@@ -16,7 +19,7 @@ fn read(path: &str) -> String {
 
 /// All keys of all files of texts.
 pub(crate) fn keys() -> Vec<String> {
-    let text: Vec<String> = ["console", "faults", "mails"].map(|name| read(&format!("locales/{name}.yml"))).into();
+    let text: Vec<String> = ["console", "faults", "mails", "patches"].map(|name| read(&format!("locales/{name}.yml"))).into();
     text.iter().flat_map(|text| text.lines()).filter_map(|line| Some(line.split_once(": {")?.0.to_owned())).collect()
 }
 
@@ -70,6 +73,9 @@ fn every_word_that_the_collector_itself_stores_has_a_text() {
     named.extend(Role::ALL.map(|role| format!("role.{}", role.as_str())));
     named.extend(HoldReason::ALL.map(|reason| format!("hold_reason.{}", reason.as_str())));
     named.extend(["agent", "silence", "human", "internal"].map(|source| format!("said_by.{source}")));
+    named.extend(NotOffered::WORDS.map(|word| format!("not_offered.{word}")));
+    named.extend(Terms::NAMES.into_iter().flat_map(|name| [format!("terms.{name}"), format!("patch_reason.{name}")]));
+    named.extend(STEPS.map(|step| format!("patch_step.{}", step_name(step))));
     for kind in Kind::ALL.map(Kind::as_str) {
         named.extend([format!("notice.{kind}"), format!("mail.{kind}.title"), format!("mail.{kind}.lead")]);
     }

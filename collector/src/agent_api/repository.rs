@@ -1,0 +1,83 @@
+//! `GET /agent/v1/repository/metadata/NAME` and `.../files/NAME`: what was signed, as it lies there, files with ranges. An appliance gets the
+//! patches and actions that were offered to it, and what is for everyone; whether it believes a byte of them, it decides itself.
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{Method, Response, StatusCode, header};
+use mainstay_shared::api::PATH_REPOSITORY;
+
+use super::{Door, Refusal};
+use crate::appliances::Identity;
+use crate::releases::online::Role;
+use crate::releases::{FileState, files, offers, repository, sending};
+
+/// Whether a path is in the repository: its folder and the name in it.
+pub(super) fn place(path: &str) -> Option<(&str, &str)> {
+    let (folder, name) = path.strip_prefix(PATH_REPOSITORY)?.split_once('/')?;
+    (matches!(folder, "metadata" | "files") && repository::is_plain_name(name)).then_some((folder, name))
+}
+
+/// Answers a GET or HEAD.
+pub(super) async fn answer(
+    door: &Door,
+    identity: &Identity,
+    head: &Parts,
+    (folder, name): (&str, &str),
+) -> Result<Response<Body>, Refusal> {
+    if !matches!(head.method, Method::GET | Method::HEAD) {
+        return Err(Refusal::method_get());
+    }
+    door.rates.repository(&door.world, identity)?;
+    let mut response = match folder {
+        "metadata" => metadata(door, name).await?,
+        _ => file(door, identity, head, name).await?,
+    };
+    if head.method == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    Ok(response)
+}
+
+async fn metadata(door: &Door, name: &str) -> Result<Response<Body>, Refusal> {
+    let Some(settings) = door.world.config.releases.clone() else { return Err(Refusal::not_found()) };
+    let signed = {
+        let mut conn = door.world.db.read().await?;
+        match (name, name.strip_suffix(".snapshot.json").and_then(|version| version.parse().ok())) {
+            ("timestamp.json", _) => files::newest_signed(&mut conn, Role::Timestamp).await?,
+            (_, Some(version)) => files::signed(&mut conn, Role::Snapshot, version).await?,
+            _ => None,
+        }
+    };
+    let body = match signed {
+        Some(signed) => Some(signed.body.into_bytes()),
+        None => {
+            let name = name.to_owned();
+            let read = tokio::task::spawn_blocking(move || repository::metadata(&settings.dir, &name));
+            read.await.map_err(anyhow::Error::from)?
+        }
+    };
+    let Some(body) = body else { return Err(Refusal::not_found()) };
+    let mut response = Response::new(Body::from(body));
+    let json = axum::http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    Ok(response)
+}
+
+async fn file(door: &Door, identity: &Identity, head: &Parts, name: &str) -> Result<Response<Body>, Refusal> {
+    let Some(settings) = &door.world.config.releases else { return Err(Refusal::not_found()) };
+    let file = {
+        let mut conn = door.world.db.read().await?;
+        let file = files::get(&mut conn, name).await?.filter(|file| file.state == FileState::Good);
+        let Some(file) = file else { return Err(Refusal::not_found()) };
+        let key = (identity.tenant_id.as_str(), identity.appliance_id.as_str());
+        if !offers::may_fetch(&mut conn, key, name, offers::needs_offer(file.kind())).await? {
+            let message = "this file is not offered to this appliance".to_owned();
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "not_offered", message));
+        }
+        file
+    };
+    sending::answer(&settings.dir, &file, Some(&head.headers)).await.map_err(|error| {
+        tracing::warn!(file = name, error = %format!("{error:#}"), "a file of the repository could not be sent");
+        Refusal::slow_down(StatusCode::SERVICE_UNAVAILABLE, 30, "the file can't be read now; try again")
+    })
+}

@@ -1,0 +1,70 @@
+//! Offers of signed files as lines: where each stands, in words, with a bar for its progress. Text from the boxes stays text. Pure.
+
+use crate::releases::life::OfferState;
+use crate::releases::{OfferRow, kind_name};
+use crate::words::{Words, when};
+use mainstay_shared::patch::PatchStep;
+
+/// One offer.
+#[derive(Debug, Clone)]
+pub(crate) struct OfferLine {
+    pub(crate) offer_id: String,
+    pub(crate) appliance_id: String,
+    pub(crate) appliance: String,
+    pub(crate) customer: String,
+    pub(crate) file: String,
+    pub(crate) kind: String,
+    pub(crate) state: String,
+    /// `good`, `bad`, `plain`.
+    pub(crate) tone: &'static str,
+    pub(crate) reason: String,
+    /// The box's words.
+    pub(crate) detail: String,
+    pub(crate) terms: String,
+    pub(crate) made: String,
+    /// 0 to 100 over all steps, for the bar.
+    pub(crate) progress: i64,
+    pub(crate) open: bool,
+}
+
+/// One offer as a line; names are looked up by the caller.
+pub(crate) fn line(w: Words, offer: &OfferRow, appliance: &str, customer: &str, zone: &str) -> OfferLine {
+    OfferLine {
+        offer_id: offer.offer_id.clone(),
+        appliance_id: offer.appliance_id.clone(),
+        appliance: appliance.to_owned(),
+        customer: customer.to_owned(),
+        file: offer.file.clone(),
+        kind: w.of("patch_kind", kind_name(offer.kind)).into_owned(),
+        state: w.of("patch_step", offer.state.as_str()).into_owned(),
+        tone: tone(offer.state),
+        reason: if offer.reason.is_empty() { String::new() } else { w.of("patch_reason", &offer.reason).into_owned() },
+        detail: offer.detail.clone(),
+        terms: w.of("terms", &offer.terms).into_owned(),
+        made: when::moment(offer.made_at, zone),
+        progress: progress(offer),
+        open: offer.ended_at.is_none(),
+    }
+}
+
+fn tone(state: OfferState) -> &'static str {
+    match state {
+        OfferState::Box(PatchStep::Done) => "good",
+        OfferState::Box(PatchStep::RolledBack | PatchStep::Refused | PatchStep::Failed | PatchStep::Unknown) => "bad",
+        _ => "plain",
+    }
+}
+
+/// Where a step begins and how long it is, of a hundred.
+fn progress(offer: &OfferRow) -> i64 {
+    let (from, length) = match offer.state {
+        OfferState::Offered => (0, 0),
+        OfferState::Box(PatchStep::Fetching) => (5, 35),
+        OfferState::Box(PatchStep::AwaitingConsent) => (40, 0),
+        OfferState::Box(PatchStep::AwaitingWindow) => (50, 0),
+        OfferState::Box(PatchStep::Applying) => (55, 30),
+        OfferState::Box(PatchStep::Probation) => (85, 14),
+        OfferState::Box(_) | OfferState::TakenBack | OfferState::Expired => (100, 0),
+    };
+    from + length * offer.percent / 100
+}
