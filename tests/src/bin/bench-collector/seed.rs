@@ -87,7 +87,8 @@ fn opened_at(size: Size, now: UnixMs, i: i64) -> i64 {
 fn tables(size: Size, now: UnixMs, sqlite: bool) -> Result<Vec<String>> {
     let Size { appliances, tickets } = size;
     let (customers, closed, now_ms) = (size.customers(), size.tickets - size.live(), now.0);
-    let n = |count: i64| format!("WITH RECURSIVE n(i) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < {count})");
+    let n =
+        |count: i64| format!("WITH RECURSIVE n(i) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < {count})");
     let opened = opened(size, now);
     let customer = format!("'g-' || CAST(100000 + i % {customers} AS TEXT)");
     let box_of = format!("'abcdefabcdefabcd' || CAST(1000000000000000 + (i % {appliances}) + 1 AS TEXT)");
