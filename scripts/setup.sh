@@ -35,8 +35,7 @@ part() {
                 has prometheus-node-exporter || want prometheus-node-exporter
                 [ -x /usr/sbin/zabbix_agentd ] || want zabbix-agent
                 has mkfs.ext4 || want e2fsprogs ;;
-    misc)       compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || want libfaketime
-                has strace || want strace
+    misc)       has strace || want strace
                 has systemd-analyze || want systemd
                 has openssl || want openssl
                 has curl || want curl ca-certificates ;;

@@ -85,7 +85,8 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     life.spawn("report", report::run(reporting, reporting_stop));
     let alarming = Alarming { spool: spool.clone(), contact: contact.clone(), time: time.clone() };
     life.spawn("alarm", alarm::run(alarming, alarming_stop));
-    let patching = Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, clock: &reference, current: &current_seen };
+    let patching =
+        Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, clock: &reference, current: &current_seen };
     let desk = helper.map(|helper| patching.start(helper, &mut life)).transpose()?;
     let polling = Polling {
         spool,

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use super::patch::PatchDesk;
 use crate::config::PatchSettings;
 use crate::lifecycle::StopSignal;
-use crate::pause::Pause;
 use crate::patches::{Download, Ended, GiveUp, Held, Limits, Metadata, Next, Point, Stage, free_bytes, next};
+use crate::pause::Pause;
 use crate::probes::aside::Aside;
 use crate::uplink::{Backoff, Uplink};
 
@@ -46,7 +46,8 @@ pub(crate) struct Fetching {
 /// None so far: every failure is tried again or given up.
 pub(crate) async fn run(fetching: Fetching, stop: StopSignal) -> anyhow::Result<()> {
     let uplink = Arc::clone(&fetching.uplink);
-    let metadata = Metadata { uplink, root: fetching.settings.root.clone(), dir: fetching.desk.keeper.dir().with_file_name("tuf") };
+    let metadata =
+        Metadata { uplink, root: fetching.settings.root.clone(), dir: fetching.desk.keeper.dir().with_file_name("tuf") };
     let mut story = Story { fetching, metadata, refreshed: None, aside: Aside::default(), backoff: Backoff::default() };
     let pause = Pause::new();
     loop {

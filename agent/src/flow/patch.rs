@@ -18,8 +18,8 @@ use crate::checks::{Checker, look};
 use crate::config::Service;
 use crate::helper::protocol::{Answer, KnownFile, Request};
 use crate::lifecycle::StopSignal;
-use crate::pause::Pause;
 use crate::patches::{Book, Held, HelperClient, HelperError, Keeper, Limit, Progress, Stage, Typed};
+use crate::pause::Pause;
 use crate::spool::{Spool, SpoolError};
 
 /// While a file waits or runs.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mainstay_shared::api::{PATH_POLL, WIRE_VERSION};
 use mainstay_shared::directive::{Ask, Directive};
-use mainstay_shared::heartbeat::{PollReply, PollRequest};
+use mainstay_shared::heartbeat::{PollReply, PollRequest, VALUE_NOT_RECORDING_S};
 use mainstay_shared::limits::MAX_VALUES;
 use mainstay_shared::time_source::{TimeSource, UnixMs};
 use ring::rand::SystemRandom;
@@ -37,8 +37,6 @@ const CLOCK_IS_RIGHT_MS: i64 = 3_600_000;
 const BETWEEN_NEWS: Duration = Duration::from_secs(1);
 /// Directive ids remembered.
 const REMEMBERED: usize = 64;
-/// The heartbeat's value while nothing can be recorded: for how many seconds.
-const NOT_RECORDING: &str = "agent.not_recording_s";
 
 /// What polling needs.
 pub(crate) struct Polling {
@@ -123,10 +121,13 @@ async fn news<T>(shown: &mut watch::Receiver<T>) {
 
 impl Polling {
     async fn ask(&self, memory: &Memory) -> Outcome<PollReply> {
-        let mut current = self.current.borrow().clone();
+        let (mut values, services) = {
+            let current = self.current.borrow();
+            (current.values(), current.services.clone())
+        };
         if let Some(refusing) = self.spool.refusing_for() {
             // What can't be recorded can't be reported; that it is so can be said here.
-            current.values.insert(NOT_RECORDING.to_owned(), refusing.as_secs_f64().round());
+            values.insert(VALUE_NOT_RECORDING_S.to_owned(), refusing.as_secs_f64().round());
         }
         let stats = self.spool.stats();
         let request = PollRequest {
@@ -134,8 +135,8 @@ impl Polling {
             epoch: self.spool.epoch().clone(),
             sent_at: self.time.now(),
             wait_s: u32::try_from(self.wait.as_secs()).unwrap_or(u32::MAX),
-            values: current.values.into_iter().take(MAX_VALUES).collect(),
-            services: current.services,
+            values: values.into_iter().take(MAX_VALUES).collect(),
+            services,
             backlog: stats.fault_records + stats.sample_records,
             done: memory.untold.clone(),
             patches: self.patches.as_ref().map(|desk| desk.progress.shown()).unwrap_or_default(),

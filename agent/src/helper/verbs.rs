@@ -259,7 +259,9 @@ impl Helper {
         };
         match (who, code) {
             (Speaker::Root, _) => Ok(AgreedBy::Administrator),
-            (Speaker::Reporter, None) => Err(told("not_allowed", "only the administrator on the box decides without a code".into())),
+            (Speaker::Reporter, None) => {
+                Err(told("not_allowed", "only the administrator on the box decides without a code".into()))
+            }
             (Speaker::Reporter, Some(typed)) => {
                 let Some(code) = known.code.filter(|_| known.tries < MAX_CODE_TRIES) else {
                     return Err(told("not_allowed", "it is decided on the box alone".into()));

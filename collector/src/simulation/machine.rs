@@ -273,7 +273,7 @@ impl Machine {
             epoch: run.spool.epoch().clone(),
             sent_at: run.time.now(),
             wait_s: 55,
-            values: current.values,
+            values: current.values(),
             services: current.services,
             backlog: stats.fault_records + stats.sample_records,
             done: Vec::new(),

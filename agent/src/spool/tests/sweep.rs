@@ -280,6 +280,13 @@ fn a_disk_that_is_full_and_has_room_again_costs_samples_at_most_and_they_are_cou
 }
 
 #[test]
+fn gaps_in_an_old_segment_are_not_taken_for_rotten_when_the_samples_in_the_open_one_cannot_give_way() {
+    for seed in [250, 660] {
+        run(seed, Weather::FullDisk);
+    }
+}
+
+#[test]
 fn a_disk_that_turns_read_only_and_back_costs_nothing_that_was_accepted() {
     sweep(Weather::ReadOnly, 300, 10_000);
 }
