@@ -12,9 +12,9 @@ use mainstay_shared::time_source::TimeSource;
 
 use crate::config::{Config, DEFAULT_PATH};
 use crate::flow::report::StaleEpoch;
-use crate::local::{Exit, Failure, HELP, Lang, Output, SpoolCommand, pick, say, say_json};
+use crate::local::{Exit, Failure, HELP, Lang, Output, PatchCommand, PatchOrder, SpoolCommand, pick, say, say_json};
 use crate::spool::Limits;
-use crate::{daemon, local, log};
+use crate::{daemon, helper, local, log};
 
 /// The command line.
 struct Command {
@@ -25,6 +25,9 @@ struct Command {
     again: bool,
     no_wait: bool,
     note: String,
+    helper_config: PathBuf,
+    now: bool,
+    reason: String,
 }
 
 /// Runs the command that the process was started with.
@@ -49,11 +52,25 @@ fn parse(lang: Lang) -> anyhow::Result<Command> {
     let output = Output { json: false, lang };
     let config = PathBuf::from(DEFAULT_PATH);
     let note = "mainstay-agent test".into();
-    let mut command = Command { config, output, words: Vec::new(), join_file: None, again: false, no_wait: false, note };
+    let mut command = Command {
+        config,
+        output,
+        words: Vec::new(),
+        join_file: None,
+        again: false,
+        no_wait: false,
+        note,
+        helper_config: PathBuf::from(helper::DEFAULT_PATH),
+        now: false,
+        reason: String::new(),
+    };
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("config") => command.config = arguments.value()?.into(),
+            Long("helper-config") => command.helper_config = arguments.value()?.into(),
+            Long("now") => command.now = true,
+            Long("reason") => command.reason = arguments.value()?.string()?,
             Long("json") => command.output.json = true,
             Long("lang") => {
                 let name = arguments.value()?.string()?;
@@ -92,6 +109,12 @@ fn perform(command: &Command) -> Result<(), Failure> {
             local::spool(what, &config.state_dir.join("spool"), limits, &time, command.output)?;
         }
         ["enroll" | "run" | "status" | "test"] => perform_async(command, words[0], time)?,
+        ["helper"] => {
+            log::to_stderr(crate::config::LogFormat::Text);
+            helper::serve(helper_settings(command)?, time)?;
+        }
+        ["executor"] => helper::serve_executor()?,
+        ["patch" | "action", ..] => perform_async(command, words[0], time)?,
         [] => return Err(usage(anyhow!("expected a command; `mainstay-agent help` lists them"))),
         _ => return Err(usage(anyhow!("{}: no such command; `mainstay-agent help` lists them", words.join(" ")))),
     }
@@ -106,6 +129,10 @@ fn perform_async(command: &Command, word: &str, time: TimeSource) -> Result<(), 
     log::to_stderr(config.log_format);
     let performed = async {
         match word {
+            "patch" | "action" => {
+                let order = PatchOrder { what: patch_command(command)?, now: command.now, reason: command.reason.clone() };
+                local::patch(&order, &helper_settings(command)?.socket, &config.state_dir, command.output).await
+            }
             "enroll" => {
                 let settings = daemon::settings(&config)?;
                 local::enroll(&config.state_dir, &settings, command.join_file.clone(), command.again, &time, command.output).await
@@ -121,6 +148,26 @@ fn perform_async(command: &Command, word: &str, time: TimeSource) -> Result<(), 
     ended.map_err(|failure| match failure.error.downcast_ref::<StaleEpoch>() {
         Some(_) => Failure { exit: Exit::TryLater, ..failure },
         None => failure,
+    })
+}
+
+fn helper_settings(command: &Command) -> Result<helper::Settings, Failure> {
+    helper::Settings::load(&command.helper_config).map_err(usage)
+}
+
+fn patch_command(command: &Command) -> Result<PatchCommand, Failure> {
+    let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
+    Ok(match words.as_slice() {
+        ["patch", "list"] => PatchCommand::List { actions: false },
+        ["patch", "history"] => PatchCommand::History { actions: false },
+        ["patch", "status"] => PatchCommand::Status,
+        ["patch", "verify", file] => PatchCommand::Verify(file.into()),
+        ["patch", "apply", what] | ["action", "run", what] => PatchCommand::Apply((*what).to_owned()),
+        ["patch" | "action", "refuse", sha256] => PatchCommand::Refuse((*sha256).to_owned()),
+        ["patch", "rollback"] => PatchCommand::Rollback,
+        ["action", "list"] => PatchCommand::List { actions: true },
+        ["action", "history"] => PatchCommand::History { actions: true },
+        _ => return Err(usage(anyhow!("{}: no such command; `mainstay-agent help` lists them", words.join(" ")))),
     })
 }
 

@@ -10,9 +10,12 @@ use mainstay_shared::time_source::TimeSource;
 use ring::rand::SystemRandom;
 use tokio::sync::{Notify, watch as cell};
 
+use crate::checks::Checker;
 use crate::config::Config;
 use crate::flow::alarm::{self, Alarming};
 use crate::flow::contact::Contact;
+use crate::flow::fetch::{self, Fetching};
+use crate::flow::patch::{self, PatchDesk, Patching};
 use crate::flow::poll::{self, Polling};
 use crate::flow::renewal::{self, Renewing};
 use crate::flow::report::{self, Reporting};
@@ -20,6 +23,8 @@ use crate::flow::start;
 use crate::flow::watch::{self, Current, Watch};
 use crate::lifecycle::Lifecycle;
 use crate::local::{Answering, Facts, Failure, answer_requests};
+use crate::patches::{HelperClient, Keeper};
+use crate::probes::aside::Workers;
 use crate::probes::{ClockReference, Host, Place};
 use crate::spool::{Limits, Spool};
 use crate::uplink::{Identity, Proxy, Settings, TrustedClock, Uplink};
@@ -39,8 +44,10 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     let (spool, opened) = Spool::open(&config.state_dir.join("spool"), limits, &SystemRandom::new(), time.clone())?;
     let host = Host::look(&Place::here(time.clone()));
     let kind = start::judge(&opened.starts, &host.boot_id, host.uptime_s);
+    let helper = config.patches.enabled.then(|| HelperClient::at(config.patches.helper_socket.clone()));
+    let installed = patch::installed(helper.as_ref()).await;
     // A full lane or disk must not keep the agent from delivering what fills it.
-    if let Err(error) = start::announce(&spool, kind, host, config.declared_services(), time.now()).await {
+    if let Err(error) = start::announce(&spool, kind, host, (config.declared_services(), installed), time.now()).await {
         tracing::error!("the start could not be recorded: {:#}", anyhow::Error::new(error));
     }
     let safe_mode = kind.is_safe_mode();
@@ -79,6 +86,9 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     life.spawn("report", report::run(reporting, reporting_stop));
     let alarming = Alarming { spool: spool.clone(), contact: contact.clone(), time: time.clone() };
     life.spawn("alarm", alarm::run(alarming, alarming_stop));
+    let patching =
+        Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, clock: &reference, current: &current_seen };
+    let desk = helper.map(|helper| patching.start(helper, &mut life)).transpose()?;
     let polling = Polling {
         spool,
         uplink: Arc::clone(&uplink),
@@ -87,12 +97,44 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
         clock: reference,
         current: current_seen,
         nudge,
+        patches: desk,
         wait: config.poll_wait,
     };
     life.spawn("poll", poll::run(polling, polling_stop));
     life.spawn("renew", renewal::run(Renewing { uplink, contact, state_dir: config.state_dir.clone() }, renewing_stop));
     life.spawn("local", answer_requests(Answering { state_dir: config.state_dir.clone(), facts }, answering_stop));
     Ok(life.run().await?)
+}
+
+/// What the two loops of patches are made of.
+struct Patches<'a> {
+    config: &'a Config,
+    spool: &'a Spool,
+    uplink: &'a Arc<Uplink>,
+    time: &'a TimeSource,
+    clock: &'a ClockReference,
+    current: &'a cell::Receiver<Current>,
+}
+
+impl Patches<'_> {
+    fn start(&self, helper: HelperClient, life: &mut Lifecycle) -> anyhow::Result<PatchDesk> {
+        let desk = PatchDesk::new(Keeper::open(&self.config.state_dir)?);
+        let patching = Patching {
+            desk: desk.clone(),
+            helper,
+            spool: self.spool.clone(),
+            services: self.config.services.clone(),
+            current: self.current.clone(),
+            checker: Arc::new(Checker::here(self.time.clone(), self.clock.clone(), Workers::default())),
+        };
+        let stop = life.stop_signal();
+        life.spawn("patch", patch::run(patching, stop));
+        let (settings, time) = (self.config.patches.clone(), self.time.clone());
+        let fetching = Fetching { desk: desk.clone(), uplink: Arc::clone(self.uplink), settings, time };
+        let stop = life.stop_signal();
+        life.spawn("fetch", fetch::run(fetching, stop));
+        Ok(desk)
+    }
 }
 
 /// The way out, as configured.

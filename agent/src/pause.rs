@@ -46,6 +46,8 @@ async fn over(timer: &AsyncFd<OwnedFd>) {
         // A wait that was given up may have left its readiness behind: then there is nothing to read.
         let read = ready.try_io(|timer| Ok(rustix::io::read(timer.get_ref(), &mut [0; 8])?));
         if read.is_ok() {
+            // Else the next wait would begin with a read in vain.
+            ready.clear_ready();
             return;
         }
     }

@@ -5,6 +5,7 @@
 //! carry no names of customers or appliances.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use sqlx::Row as _;
+use tokio::sync::Mutex;
 
 use crate::db::{Conn, Engine};
 use crate::flow::World;
@@ -25,17 +27,22 @@ use crate::intake::counts::{Counts, Label};
 
 /// The database has to answer a probe within this time.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// The fleet is counted at most so often: all of it is read for that.
+const FLEET_EVERY: Duration = Duration::from_secs(60);
 /// One batch of intake may take this long before the worker counts as stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// How many appliances there are by state, and when (monotonic) that was counted.
+type Fleet = Arc<Mutex<Option<(Duration, Labelled)>>>;
+
 /// The two routes.
 pub(crate) fn watched(counts: Counts) -> Router<World> {
-    let healthy = counts.clone();
+    let (healthy, fleet) = (counts.clone(), Fleet::default());
     Router::new().route("/healthz", get(move |State(world): State<World>| async move { healthz(&world, &healthy).await })).route(
         "/metrics",
         get(move |State(world): State<World>, ConnectInfo(peer): ConnectInfo<SocketAddr>, headers: HeaderMap| async move {
-            metrics(&world, &counts, peer, &headers).await
+            metrics(&world, &counts, &fleet, peer, &headers).await
         }),
     )
 }
@@ -53,12 +60,12 @@ async fn healthz(world: &World, counts: &Counts) -> Response {
     (status, json, format!("{{\"status\":\"{word}\",\"database\":{database},\"intake\":{intake}}}\n")).into_response()
 }
 
-async fn metrics(world: &World, counts: &Counts, peer: SocketAddr, headers: &HeaderMap) -> Response {
+async fn metrics(world: &World, counts: &Counts, fleet: &Fleet, peer: SocketAddr, headers: &HeaderMap) -> Response {
     let relayed = headers.contains_key("x-forwarded-for") || headers.contains_key(header::FORWARDED);
     if relayed || !peer.ip().to_canonical().is_loopback() {
         return StatusCode::NOT_FOUND.into_response();
     }
-    match text(world, counts).await {
+    match text(world, counts, fleet).await {
         Ok(text) => ([(header::CONTENT_TYPE, TEXT)], text).into_response(),
         Err(error) => {
             tracing::warn!(error = %format!("{error:#}"), "reading the figures failed");
@@ -67,11 +74,11 @@ async fn metrics(world: &World, counts: &Counts, peer: SocketAddr, headers: &Hea
     }
 }
 
-async fn text(world: &World, counts: &Counts) -> anyhow::Result<String> {
+async fn text(world: &World, counts: &Counts, fleet: &Fleet) -> anyhow::Result<String> {
     let mut registry = Registry::with_prefix("mainstay");
     register(&mut registry, counts);
     let mut conn = world.db.read().await?;
-    for (name, help, figures) in figures(&mut conn, world).await? {
+    for (name, help, figures) in figures(&mut conn, world, fleet).await? {
         let family = Family::<Vec<(String, String)>, Gauge>::default();
         for (labels, value) in figures {
             family.get_or_create(&labels).set(value);
@@ -102,7 +109,11 @@ fn register(registry: &mut Registry, counts: &Counts) {
 type Labelled = Vec<(Vec<(String, String)>, i64)>;
 
 /// What only the database knows: the same on every node.
-async fn figures(conn: &mut Conn, world: &World) -> Result<Vec<(&'static str, &'static str, Labelled)>, sqlx::Error> {
+async fn figures(
+    conn: &mut Conn,
+    world: &World,
+    fleet: &Fleet,
+) -> Result<Vec<(&'static str, &'static str, Labelled)>, sqlx::Error> {
     let tickets = by_label(
         conn,
         "severity",
@@ -121,7 +132,7 @@ async fn figures(conn: &mut Conn, world: &World) -> Result<Vec<(&'static str, &'
     .await?;
     let outbox =
         by_label(conn, "state", "SELECT state AS label, COUNT(*) AS n FROM outbox WHERE state <> 'sent' GROUP BY state").await?;
-    let appliances = by_label(conn, "state", "SELECT state AS label, COUNT(*) AS n FROM appliances GROUP BY state").await?;
+    let appliances = fleet_now(conn, world.time.monotonic(), fleet).await?;
     let silent: i64 =
         sqlx::query_scalar("SELECT COUNT(*) FROM links WHERE silent_since_at IS NOT NULL").fetch_one(&mut *conn).await?;
     let oldest: Option<i64> =
@@ -134,9 +145,21 @@ async fn figures(conn: &mut Conn, world: &World) -> Result<Vec<(&'static str, &'
         ("clocks", "Promised clocks that no proof has stopped, by state", clocks),
         ("notices", "Notices that are not sent, by state", outbox),
         ("notices_oldest_waiting_seconds", "Age of the oldest notice that waits", vec![(Vec::new(), oldest_s)]),
-        ("appliances", "Appliances, by state", appliances),
+        ("appliances", "Appliances, by state, as of a minute ago at most", appliances),
         ("appliances_silent", "Appliances that are silent now", vec![(Vec::new(), silent)]),
     ])
+}
+
+async fn fleet_now(conn: &mut Conn, now: Duration, fleet: &Fleet) -> Result<Labelled, sqlx::Error> {
+    let mut counted = fleet.lock().await;
+    if let Some((at, known)) = &*counted
+        && now.saturating_sub(*at) < FLEET_EVERY
+    {
+        return Ok(known.clone());
+    }
+    let found = by_label(conn, "state", "SELECT state AS label, COUNT(*) AS n FROM appliances GROUP BY state").await?;
+    *counted = Some((now, found.clone()));
+    Ok(found)
 }
 
 async fn by_label(conn: &mut Conn, label: &str, sql: &'static str) -> Result<Labelled, sqlx::Error> {

@@ -10,6 +10,9 @@ use crate::ids::{CollectorEpoch, Epoch};
 use crate::patch::PatchProgress;
 use crate::time_source::UnixMs;
 
+/// Among the values while the agent can record nothing: for how many seconds. What can't be recorded can't be reported either.
+pub const VALUE_NOT_RECORDING_S: &str = "agent.not_recording_s";
+
 /// `POST /agent/v1/poll`, renewed every 55-60 s, answered at once when there is a directive. Not spooled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PollRequest {

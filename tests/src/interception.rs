@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use mainstay_shared::time_source::TimeSource;
 
 use crate::patience::{SOON, eventually};
 use crate::process::tied;
@@ -70,7 +71,16 @@ impl Interception {
             // TERM, not KILL: it then takes its breakpoints with it.
             rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         }
-        self.strace.wait()?;
+        let time = TimeSource::system();
+        while self.strace.try_wait()?.is_none() {
+            if time.monotonic() > LETS_GO_WITHIN {
+                // It may wait for ever for a thread of a program that it has killed, whose end nobody is told of meanwhile.
+                self.strace.kill()?;
+                self.strace.wait()?;
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
         Ok(())
     }
 }
@@ -80,6 +90,9 @@ impl Drop for Interception {
         self.release().ok();
     }
 }
+
+/// The longest that strace needs to let go.
+const LETS_GO_WITHIN: Duration = Duration::from_secs(5);
 
 /// The longest that one interception is worth waiting for.
 pub const WITHIN: Duration = Duration::from_secs(20);

@@ -1,46 +1,46 @@
-//! A machine's wall clock in a test's hand: libfaketime preloaded into one program, its time read from a file that the test
-//! rewrites. Monotonic time stays true, as on a real machine whose clock is set.
+//! A machine's wall clock in a test's hand: a small library preloaded into programs (`machine_clock.c`), which shifts their wall
+//! time by what the test writes into a file. Monotonic time stays true, as on a real machine whose clock is set.
+//!
+//! libfaketime will not do: where several threads ask it for the time, now and then one of them is given the true one.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use chrono::{DateTime, Utc};
+use mainstay_shared::time_source::TimeSource;
 use tempfile::TempDir;
+
+const SOURCE: &str = include_str!("machine_clock.c");
 
 /// A wall clock for one or several programs; its copies are the same clock.
 #[derive(Debug, Clone)]
 pub struct MachineClock {
     folder: Arc<TempDir>,
-    library: PathBuf,
 }
 
 impl MachineClock {
-    /// A clock that starts at `at` for each program and then runs.
+    /// A clock that shows `at` now, and goes on from there.
     ///
     /// # Errors
-    /// When libfaketime is not installed.
+    /// When its library can't be built.
     pub fn starting_at(at: DateTime<Utc>) -> Result<Self> {
-        Self::showing(&format!("@{}", at.format("%Y-%m-%d %H:%M:%S")))
+        let clock = Self::true_time()?;
+        clock.jump_to_offset((at.timestamp_millis() - TimeSource::system().now().0) / 1000)?;
+        Ok(clock)
     }
 
     /// A clock that shows the true time until it is moved.
     ///
     /// # Errors
-    /// When libfaketime is not installed.
+    /// When its library can't be built.
     pub fn true_time() -> Result<Self> {
-        Self::showing("+0")
-    }
-
-    fn showing(text: &str) -> Result<Self> {
-        let library = std::fs::read_dir("/usr/lib")?
-            .flatten()
-            .map(|entry| entry.path().join("faketime/libfaketime.so.1"))
-            .find(|path| path.is_file())
-            .context("libfaketime is not installed (scripts/setup.sh misc)")?;
-        let clock = Self { folder: Arc::new(tempfile::tempdir()?), library };
-        clock.write(text)?;
+        let clock = Self { folder: Arc::new(tempfile::tempdir()?) };
+        std::fs::write(clock.shift(), 0i64.to_ne_bytes())?;
+        build(&clock.path("machine_clock.c"), &clock.library())?;
         Ok(clock)
     }
 
@@ -49,30 +49,32 @@ impl MachineClock {
     /// # Errors
     /// When the file can't be written.
     pub fn jump_to_offset(&self, seconds: i64) -> Result<()> {
-        self.write(&format!("{seconds:+}"))
+        let file = File::options().write(true).open(self.shift())?;
+        file.write_all_at(&seconds.to_ne_bytes(), 0).context("setting the machine's clock")
     }
 
     /// Makes `command` live by this clock.
     pub fn apply(&self, command: &mut Command) {
-        command
-            .env("LD_PRELOAD", &self.library)
-            .env("FAKETIME_TIMESTAMP_FILE", self.file())
-            .env("FAKETIME_NO_CACHE", "1")
-            // What a killed program leaves in shared memory would stop the next one with its process id.
-            .env("FAKETIME_DISABLE_SHM", "1")
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .env("DONT_FAKE_MONOTONIC", "1")
-            .env("TZ", "UTC");
+        command.env("LD_PRELOAD", self.library()).env("MAINSTAY_TEST_CLOCK", self.shift()).env("TZ", "UTC");
     }
 
-    fn file(&self) -> PathBuf {
-        self.folder.path().join("now")
+    fn shift(&self) -> PathBuf {
+        self.path("shift")
     }
 
-    /// A reader never sees half a time: written aside, then renamed.
-    fn write(&self, text: &str) -> Result<()> {
-        let aside: &Path = &self.folder.path().join("next");
-        std::fs::write(aside, text)?;
-        std::fs::rename(aside, self.file()).context("setting the machine's clock")
+    fn library(&self) -> PathBuf {
+        self.path("machine_clock.so")
     }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+fn build(source: &Path, library: &Path) -> Result<()> {
+    std::fs::write(source, SOURCE)?;
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(library).arg(source);
+    ensure!(cc.status().context("cc")?.success(), "the clock's library can't be built");
+    Ok(())
 }

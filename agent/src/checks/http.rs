@@ -33,8 +33,18 @@ const SYSTEM_BUNDLES: [&str; 4] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
 
 /// TLS configurations by the file of trusted certificates, read again when the file changed.
+type Configs = BTreeMap<PathBuf, (Changed, Arc<ClientConfig>)>;
+/// When the file was last written, where the system can say.
+type Changed = Option<SystemTime>;
+/// Clients by their check's object, with the configuration that each was made of; none without TLS.
+type Clients = BTreeMap<String, (Option<Arc<ClientConfig>>, Client)>;
+
+/// What is kept between two tries: whom to trust, and each check's client.
 #[derive(Debug, Default)]
-pub(crate) struct Trust(Mutex<BTreeMap<PathBuf, (Option<SystemTime>, ClientConfig)>>);
+pub(crate) struct Trust {
+    configs: Mutex<Configs>,
+    clients: Mutex<Clients>,
+}
 
 pub(super) async fn ask(checker: &Checker, check: &HttpCheck, object: &str, limit: Duration) -> Found {
     let began = checker.time.monotonic();
@@ -42,22 +52,9 @@ pub(super) async fn ask(checker: &Checker, check: &HttpCheck, object: &str, limi
 }
 
 async fn converse(checker: &Checker, check: &HttpCheck, object: &str, began: Duration) -> Found {
-    let tls = match checker.trust.config(check, checker, object).await {
-        Ok(tls) => tls,
-        Err(problem) => return Found::cannot_run(problem),
-    };
-    let client = Client::builder()
-        .tls_backend_preconfigured(tls)
-        .tls_info(true)
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .dns_resolver(AsideResolver { aside: checker.aside.clone(), object: object.to_owned() })
-        .pool_max_idle_per_host(0)
-        .user_agent(concat!("mainstay-agent/", env!("CARGO_PKG_VERSION")))
-        .build();
-    let client = match client {
+    let client = match checker.trust.client(check, checker, object).await {
         Ok(client) => client,
-        Err(error) => return Found::cannot_run(error.to_string()),
+        Err(problem) => return Found::cannot_run(problem),
     };
     let method = if check.head { Method::HEAD } else { Method::GET };
     match client.request(method, &check.url).send().await {
@@ -141,12 +138,27 @@ fn refused_by_tls(error: &rustls::Error) -> Found {
 }
 
 impl Trust {
-    /// The TLS configuration for `check`. Its file may be on a dead mount: it is read aside.
-    async fn config(&self, check: &HttpCheck, checker: &Checker, object: &str) -> Result<ClientConfig, String> {
-        if check.url.starts_with("http:") {
-            return Ok(client_config(RootCertStore::empty(), judging_clock(checker)));
+    /// The client for `check`, made anew when its trusted certificates changed.
+    async fn client(&self, check: &HttpCheck, checker: &Checker, object: &str) -> Result<Client, String> {
+        let config = if check.url.starts_with("http:") { None } else { Some(self.config(check, checker, object).await?) };
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((made_of, client)) = clients.get(object)
+            && made_of.as_ref().map(Arc::as_ptr) == config.as_ref().map(Arc::as_ptr)
+        {
+            return Ok(client.clone());
         }
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let tls = match &config {
+            Some(config) => ClientConfig::clone(config),
+            None => client_config(RootCertStore::empty(), judging_clock(checker)),
+        };
+        let client = new_client(tls, checker, object).map_err(|error| error.to_string())?;
+        clients.insert(object.to_owned(), (config, client.clone()));
+        Ok(client)
+    }
+
+    /// The TLS configuration for `check`. Its file may be on a dead mount: it is looked at aside.
+    async fn config(&self, check: &HttpCheck, checker: &Checker, object: &str) -> Result<Arc<ClientConfig>, String> {
+        let known = self.configs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let wanted = check.ca_file.clone();
         let clock = judging_clock(checker);
         let read = move || {
@@ -156,16 +168,29 @@ impl Trust {
             if let Some((then, config)) = known.get(&file)
                 && *then == changed
             {
-                return Ok((file, changed, config.clone()));
+                return Ok((file, changed, Arc::clone(config)));
             }
             let config = client_config(roots(&file)?, clock);
-            Ok::<_, String>((file, changed, config))
+            Ok::<_, String>((file, changed, Arc::new(config)))
         };
         let (file, changed, config) =
             checker.aside.run(object, Duration::from_secs(5), read).await.map_err(|e| e.to_string())??;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(file, (changed, config.clone()));
+        self.configs.lock().unwrap_or_else(PoisonError::into_inner).insert(file, (changed, Arc::clone(&config)));
         Ok(config)
     }
+}
+
+/// A client that begins each try with a connection of its own.
+fn new_client(tls: ClientConfig, checker: &Checker, object: &str) -> reqwest::Result<Client> {
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .tls_info(true)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .dns_resolver(AsideResolver { aside: checker.aside.clone(), object: object.to_owned() })
+        .pool_max_idle_per_host(0)
+        .user_agent(concat!("mainstay-agent/", env!("CARGO_PKG_VERSION")))
+        .build()
 }
 
 fn roots(file: &Path) -> Result<RootCertStore, String> {

@@ -19,12 +19,12 @@ use mainstay_shared::limits::{MAX_TEXT_CHARS, clean_text};
 use mainstay_shared::time_source::TimeSource;
 
 pub(crate) use plugin::parse as read_plugin_output;
-pub(crate) use schedule::keep_asking;
 pub use schedule::{Retries, ServiceRound};
+pub(crate) use schedule::{keep_asking, look};
 
 use crate::config::{Check, CheckKind};
 use crate::probes::ClockReference;
-use crate::probes::aside::Aside;
+use crate::probes::aside::{Aside, Workers};
 
 /// What one try found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,9 +77,9 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    /// A checker of this machine's services.
-    pub(crate) fn here(time: TimeSource, clock: ClockReference) -> Self {
-        Self { time, clock, aside: Aside::default(), proc: PathBuf::from("/proc"), trust: http::Trust::default() }
+    /// A checker of this machine's services, on the threads of `workers`.
+    pub(crate) fn here(time: TimeSource, clock: ClockReference, workers: Workers) -> Self {
+        Self { time, clock, aside: Aside::on(workers), proc: PathBuf::from("/proc"), trust: http::Trust::default() }
     }
 
     /// Asks once. `service` and the check's name only tell hanging questions apart.

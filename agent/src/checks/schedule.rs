@@ -98,6 +98,31 @@ impl Retries {
     }
 }
 
+/// Asks all checks of all services once, side by side, without trying again: how they are at this moment.
+pub(crate) async fn look(checker: &Arc<Checker>, services: &[Service]) -> BTreeMap<String, ServiceState> {
+    let mut asking = JoinSet::new();
+    for service in services {
+        for check in &service.checks {
+            let (checker, name, check) = (Arc::clone(checker), service.name.clone(), check.clone());
+            asking.spawn(async move {
+                let result = checker.ask(&name, &check, 1).await;
+                (name, result.state)
+            });
+        }
+    }
+    let mut states = BTreeMap::new();
+    while let Some(asked) = asking.join_next().await {
+        match asked {
+            Ok((name, state)) => {
+                let worst = states.entry(name).or_insert(state);
+                *worst = state.max(*worst);
+            }
+            Err(crash) => std::panic::resume_unwind(crash.into_panic()),
+        }
+    }
+    states
+}
+
 async fn until_certain(checker: &Checker, service: &str, check: &Check, retries: Retries) -> Vec<CheckResult> {
     let mut tries = vec![checker.ask(service, check, 1).await];
     for attempt in 2..=u8::MAX {
@@ -117,6 +142,7 @@ mod tests {
     use super::*;
     use crate::config::CheckKind;
     use crate::probes::ClockReference;
+    use crate::probes::aside::Workers;
 
     fn plugin(name: &str, script: &str) -> Check {
         let argv = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
@@ -143,7 +169,7 @@ mod tests {
     #[tokio::test]
     async fn a_failure_is_tried_twice_more_and_the_worst_check_counts() {
         use ServiceState::{Degraded, Down, Up};
-        let checker = Arc::new(Checker::here(TimeSource::system(), ClockReference::default()));
+        let checker = Arc::new(Checker::here(TimeSource::system(), ClockReference::default(), Workers::default()));
         let service = service(vec![plugin("good", "exit 0"), plugin("bad", "exit 2"), plugin("slow", "exit 1")]);
         let mut known = BTreeMap::new();
         let first = round(&checker, &service, &mut known).await;
@@ -171,7 +197,7 @@ mod tests {
     async fn a_service_that_answers_at_the_second_try_is_up() {
         let dir = tempfile::tempdir().expect("a folder");
         let mark = dir.path().join("asked").display().to_string();
-        let checker = Arc::new(Checker::here(TimeSource::system(), ClockReference::default()));
+        let checker = Arc::new(Checker::here(TimeSource::system(), ClockReference::default(), Workers::default()));
         let flaky = plugin("flaky", &format!("test -e {mark} && exit 0; touch {mark}; exit 2"));
         let round = round(&checker, &service(vec![flaky]), &mut BTreeMap::new()).await;
         assert_eq!(round.state, ServiceState::Up);

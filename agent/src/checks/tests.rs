@@ -24,11 +24,13 @@ fn check(kind: CheckKind) -> Check {
 }
 
 async fn ask(kind: CheckKind) -> CheckResult {
-    Checker::here(TimeSource::system(), ClockReference::default()).ask("s", &check(kind), 1).await
+    Checker::here(TimeSource::system(), ClockReference::default(), Workers::default()).ask("s", &check(kind), 1).await
 }
 
 async fn ask_within(limit: Duration, kind: CheckKind) -> CheckResult {
-    Checker::here(TimeSource::system(), ClockReference::default()).ask("s", &Check { timeout: limit, ..check(kind) }, 1).await
+    Checker::here(TimeSource::system(), ClockReference::default(), Workers::default())
+        .ask("s", &Check { timeout: limit, ..check(kind) }, 1)
+        .await
 }
 
 fn said(result: &CheckResult) -> (ServiceState, &str) {
@@ -178,9 +180,9 @@ async fn a_wrong_clock_calls_no_certificate_invalid_once_the_right_time_is_known
     let right = TimeSource::system().now();
     let at_1970 = TimeSource::manual(UnixMs(0));
     at_1970.raise_floor(right);
-    assert_eq!(Checker::here(at_1970, ClockReference::default()).ask("s", &check, 1).await.state, Up);
+    assert_eq!(Checker::here(at_1970, ClockReference::default(), Workers::default()).ask("s", &check, 1).await.state, Up);
     let ahead = TimeSource::manual(right.plus(Duration::from_secs(10 * 365 * 86_400)));
-    let checker = Checker::here(ahead.clone(), ClockReference::default());
+    let checker = Checker::here(ahead.clone(), ClockReference::default(), Workers::default());
     assert_eq!(said(&checker.ask("s", &check, 1).await), (Down, "certificate"));
     checker.clock.tell(right, &ahead);
     assert_eq!(checker.ask("s", &check, 1).await.state, Up);
@@ -214,7 +216,10 @@ async fn processes_are_found_by_name_and_command_line() {
         fs::write(folder.join("stat"), stat).expect("a file");
         fs::write(folder.join("cmdline"), cmdline).expect("a file");
     }
-    let checker = Checker { proc: proc.path().to_owned(), ..Checker::here(TimeSource::system(), ClockReference::default()) };
+    let checker = Checker {
+        proc: proc.path().to_owned(),
+        ..Checker::here(TimeSource::system(), ClockReference::default(), Workers::default())
+    };
     let text = |text: &str| Some(text.to_owned());
     for (row, process, cmdline, min_count, state) in [
         ("by its name, zombies left out", text("portal-worker"), None, 1, Up),

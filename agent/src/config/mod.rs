@@ -8,6 +8,7 @@ mod values;
 mod section;
 mod files;
 mod probes;
+mod patches;
 mod services;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use mainstay_shared::check::DeclaredService;
 use serde::Serialize;
 use toml::{Table, Value};
 
+pub(crate) use patches::PatchSettings;
 pub(crate) use probes::{ProbeSettings, Threshold};
 use section::{ConfigError, Findings, Section};
 pub(crate) use services::{Check, CheckKind, HttpCheck, ProcessCheck, Service, TcpCheck};
@@ -43,6 +45,8 @@ pub struct Config {
     pub(crate) spool_max_bytes: u64,
     /// `uplink.poll_wait`: how long a long poll asks to be kept waiting.
     pub(crate) poll_wait: Duration,
+    /// `[patches]`.
+    pub(crate) patches: PatchSettings,
     /// `[probes]`.
     pub(crate) probes: ProbeSettings,
     /// `[[service]]`, from all files.
@@ -215,6 +219,7 @@ fn read_top(table: Table, services: Vec<Service>, files: Vec<PathBuf>, findings:
         uplink.get_where("poll_wait", "a duration from \"5s\" to \"60s\"", good_wait).unwrap_or(Duration::from_secs(55));
     uplink.finish();
 
+    let patches = patches::read(&mut top);
     let probes = probes::read(&mut top);
     top.finish();
     Config {
@@ -224,6 +229,7 @@ fn read_top(table: Table, services: Vec<Service>, files: Vec<PathBuf>, findings:
         proxy,
         spool_max_bytes: spool_max.0,
         poll_wait,
+        patches,
         probes,
         services,
         files,

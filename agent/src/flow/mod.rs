@@ -9,6 +9,8 @@ pub(crate) mod alarm;
 pub(crate) mod start;
 pub(crate) mod goodbye;
 pub(crate) mod report;
+pub(crate) mod patch;
+pub(crate) mod fetch;
 pub(crate) mod poll;
 pub(crate) mod renewal;
 #[cfg(test)]

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use mainstay_shared::api::{PATH_POLL, WIRE_VERSION};
 use mainstay_shared::directive::{Ask, Directive};
-use mainstay_shared::heartbeat::{PollReply, PollRequest};
+use mainstay_shared::heartbeat::{PollReply, PollRequest, VALUE_NOT_RECORDING_S};
 use mainstay_shared::limits::MAX_VALUES;
 use mainstay_shared::time_source::{TimeSource, UnixMs};
 use ring::rand::SystemRandom;
 use tokio::sync::{Notify, watch};
 
 use super::contact::Contact;
+use super::patch::PatchDesk;
 use super::report;
 use super::watch::Current;
 use crate::lifecycle::StopSignal;
@@ -32,10 +33,10 @@ const NOT_ENROLLED_WAIT: Duration = Duration::from_secs(300);
 const TURN: Duration = Duration::from_secs(5);
 /// Offsets under this show that the machine's clock is right again.
 const CLOCK_IS_RIGHT_MS: i64 = 3_600_000;
+/// Between two polls that tell of progress.
+const BETWEEN_NEWS: Duration = Duration::from_secs(1);
 /// Directive ids remembered.
 const REMEMBERED: usize = 64;
-/// The heartbeat's value while nothing can be recorded: for how many seconds.
-const NOT_RECORDING: &str = "agent.not_recording_s";
 
 /// What polling needs.
 pub(crate) struct Polling {
@@ -53,6 +54,8 @@ pub(crate) struct Polling {
     pub(crate) current: watch::Receiver<Current>,
     /// Makes the watching loop measure and report now.
     pub(crate) nudge: Arc<Notify>,
+    /// Takes what concerns signed files; none where the settings say no.
+    pub(crate) patches: Option<PatchDesk>,
     /// How long the collector may keep a poll.
     pub(crate) wait: Duration,
 }
@@ -64,10 +67,15 @@ pub(crate) struct Polling {
 pub(crate) async fn run(polling: Polling, stop: StopSignal) -> anyhow::Result<()> {
     let mut backoff = Backoff::default();
     let mut memory = Memory::default();
+    let progress = polling.patches.as_ref().map(|desk| desk.progress.clone()).unwrap_or_default();
+    let mut shown = progress.changes();
     while !stop.is_requested() {
         let began = polling.time.monotonic();
+        shown.mark_unchanged();
         let outcome = tokio::select! {
             outcome = polling.ask(&memory) => outcome,
+            // The progress of a patch is news for a page that somebody looks at.
+            () = news(&mut shown) => continue,
             () = stop.clone().requested() => return Ok(()),
         };
         let wait = match outcome {
@@ -96,18 +104,30 @@ pub(crate) async fn run(polling: Polling, stop: StopSignal) -> anyhow::Result<()
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            () = news(&mut shown), if backoff.is_reset() => {}
             () = stop.clone().requested() => {}
         }
     }
     Ok(())
 }
 
+/// Resolves when something else is shown, not before a moment has passed: a poll given up costs a connection.
+async fn news<T>(shown: &mut watch::Receiver<T>) {
+    tokio::time::sleep(BETWEEN_NEWS).await;
+    if shown.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 impl Polling {
     async fn ask(&self, memory: &Memory) -> Outcome<PollReply> {
-        let mut current = self.current.borrow().clone();
+        let (mut values, services) = {
+            let current = self.current.borrow();
+            (current.values(), current.services.clone())
+        };
         if let Some(refusing) = self.spool.refusing_for() {
             // What can't be recorded can't be reported; that it is so can be said here.
-            current.values.insert(NOT_RECORDING.to_owned(), refusing.as_secs_f64().round());
+            values.insert(VALUE_NOT_RECORDING_S.to_owned(), refusing.as_secs_f64().round());
         }
         let stats = self.spool.stats();
         let request = PollRequest {
@@ -115,11 +135,11 @@ impl Polling {
             epoch: self.spool.epoch().clone(),
             sent_at: self.time.now(),
             wait_s: u32::try_from(self.wait.as_secs()).unwrap_or(u32::MAX),
-            values: current.values.into_iter().take(MAX_VALUES).collect(),
-            services: current.services,
+            values: values.into_iter().take(MAX_VALUES).collect(),
+            services,
             backlog: stats.fault_records + stats.sample_records,
             done: memory.untold.clone(),
-            patches: Vec::new(),
+            patches: self.patches.as_ref().map(|desk| desk.progress.shown()).unwrap_or_default(),
         };
         self.contact.note(|facts| facts.requests += 1);
         self.uplink.post(PATH_POLL, &request, self.wait + GRACE).await
@@ -158,27 +178,47 @@ impl Polling {
         }
         let mut acted = false;
         for directive in reply.directives {
-            acted |= self.act(directive, memory, reply.now);
+            acted |= self.act(directive, memory, reply.now).await;
         }
         Ok(acted)
     }
 
-    fn act(&self, directive: Directive, memory: &mut Memory, now: UnixMs) -> bool {
+    async fn act(&self, directive: Directive, memory: &mut Memory, now: UnixMs) -> bool {
         if !memory.is_new(&directive.id) {
             return false;
         }
         let void = directive.expires_at < now;
-        tracing::info!(id = directive.id, ask = ?directive.ask, void, "directive");
-        match directive.ask {
+        tracing::info!(id = directive.id, ask = name_of(&directive.ask), void, "directive");
+        match &directive.ask {
             _ if void => {}
             Ask::ReportNow => {
                 self.nudge.notify_one();
                 self.contact.report_now.notify_one();
             }
             Ask::RenewCertificate => self.contact.renew_now.notify_one(),
-            Ask::Offered(_) | Ask::TakenBack { .. } | Ask::Decided { .. } | Ask::Unknown => {}
+            Ask::Offered(_) | Ask::TakenBack { .. } | Ask::Decided { .. } => {
+                if let Some(desk) = &self.patches
+                    && !desk.hear(&directive).await
+                {
+                    // It is not told as done, so that it comes again.
+                    memory.forget(&directive.id);
+                }
+            }
+            Ask::Unknown => {}
         }
         true
+    }
+}
+
+/// Without what somebody typed: a code is a secret until it is used up (R33).
+fn name_of(ask: &Ask) -> &'static str {
+    match ask {
+        Ask::ReportNow => "report_now",
+        Ask::RenewCertificate => "renew_certificate",
+        Ask::Offered(_) => "offered",
+        Ask::TakenBack { .. } => "taken_back",
+        Ask::Decided { .. } => "decided",
+        Ask::Unknown => "unknown",
     }
 }
 
@@ -202,6 +242,11 @@ impl Memory {
             self.seen.pop_front();
         }
         true
+    }
+
+    fn forget(&mut self, id: &str) {
+        self.seen.retain(|seen| seen != id);
+        self.untold.retain(|untold| untold != id);
     }
 
     fn told(&mut self) {

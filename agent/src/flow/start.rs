@@ -7,6 +7,7 @@
 use mainstay_shared::check::DeclaredService;
 use mainstay_shared::fault::{FaultChange, FaultChangeKind, FaultGrounds, FaultKey, Level};
 use mainstay_shared::limits::{MAX_NAME_CHARS, MAX_TEXT_CHARS, clean_text};
+use mainstay_shared::patch::Installed;
 use mainstay_shared::record::{Payload, Started};
 use mainstay_shared::time_source::UnixMs;
 
@@ -71,7 +72,7 @@ pub async fn announce(
     spool: &Spool,
     kind: StartKind,
     machine: Host,
-    services: Vec<DeclaredService>,
+    (services, installed): (Vec<DeclaredService>, Option<Installed>),
     now: UnixMs,
 ) -> Result<(), SpoolError> {
     tracing::info!(?kind, epoch = %spool.epoch(), "started");
@@ -84,7 +85,7 @@ pub async fn announce(
         after_crash: matches!(kind, StartKind::AfterCrash | StartKind::CrashLoop),
         safe_mode: kind.is_safe_mode(),
         services,
-        installed: None,
+        installed,
     };
     spool.push(Payload::Started(started)).await?;
     let safe_mode = faults::safe_mode_raised(now);

@@ -126,6 +126,7 @@ impl Bench {
             clock: ClockReference::default(),
             current: cell::channel(Current::default()).1,
             nudge: Arc::default(),
+            patches: None,
             wait: Duration::from_secs(55),
         }
     }

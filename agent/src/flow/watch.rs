@@ -21,6 +21,7 @@ use crate::checks::{Checker, ServiceRound, keep_asking};
 use crate::config::Config;
 use crate::faults::{Detector, Moment, Refusals};
 use crate::pause::Pause;
+use crate::probes::aside::Workers;
 use crate::probes::{ClockReference, Fold, Place, Reading, Sampler, current_values};
 use crate::spool::Spool;
 
@@ -34,10 +35,18 @@ const LAST_PUSH: Duration = Duration::from_secs(2);
 /// What is so now, for the heartbeat.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Current {
-    /// Values by metric name.
-    pub values: BTreeMap<String, f64>,
+    /// The last round of measuring.
+    pub readings: Vec<Reading>,
     /// States of the declared services, as far as they were asked.
     pub services: BTreeMap<String, ServiceState>,
+}
+
+impl Current {
+    /// Values by metric name, no more than the heartbeat may hold.
+    #[must_use]
+    pub fn values(&self) -> BTreeMap<String, f64> {
+        current_values(&self.readings)
+    }
 }
 
 /// What watching needs.
@@ -67,13 +76,14 @@ pub(crate) async fn run(watch: Watch, stop: impl Future<Output = ()>) -> anyhow:
     let (news_sender, mut news) = mpsc::channel(64);
     let (round_sender, mut rounds) = mpsc::channel(64);
     let mut tasks = JoinSet::new();
+    let workers = Workers::default();
     let sampler = (!watch.safe_mode).then(|| {
         let place = Place::here(watch.time.clone());
-        Sampler::new(watch.config.probes.clone(), watch.clock.clone(), place)
+        Sampler::new(watch.config.probes.clone(), watch.clock.clone(), place, workers.clone())
     });
     let interval = watch.config.probes.interval;
     tasks.spawn(keep_measuring(sampler, watch.time.clone(), interval, news_sender.clone(), nudged.clone()));
-    start_asking(&watch, &mut tasks, &round_sender, &nudged);
+    start_asking(&watch, workers, &mut tasks, &round_sender, &nudged);
     let mut story = Story::begin(watch);
     tokio::pin!(stop);
     loop {
@@ -105,11 +115,12 @@ pub(crate) async fn run(watch: Watch, stop: impl Future<Output = ()>) -> anyhow:
 
 fn start_asking(
     watch: &Watch,
+    workers: Workers,
     tasks: &mut JoinSet<()>,
     rounds: &mpsc::Sender<ServiceRound>,
     nudged: &tokio::sync::watch::Receiver<u64>,
 ) {
-    let checker = Arc::new(Checker::here(watch.time.clone(), watch.clock.clone()));
+    let checker = Arc::new(Checker::here(watch.time.clone(), watch.clock.clone(), workers));
     let services = &watch.config.services;
     let step = SPREAD / u32::try_from(services.len().max(1)).unwrap_or(u32::MAX);
     let mut delay = Duration::ZERO;
@@ -173,9 +184,9 @@ impl Story {
     /// A round of readings.
     pub async fn measured(&mut self, readings: Vec<Reading>) {
         let now = self.now();
-        self.watch.current.send_modify(|current| current.values = current_values(&readings));
         self.fold.add(now.at, &readings);
         let changes = self.detector.observe_readings(now, &readings);
+        self.watch.current.send_modify(|current| current.readings = readings);
         self.tell(changes).await;
         if now.mono.saturating_sub(self.fold_began) >= FOLD_SPAN {
             self.spool_samples().await;

@@ -5,3 +5,32 @@
 //! and never write outside quarantine before a file was verified.
 
 pub mod protocol;
+mod window;
+mod settings;
+mod disk;
+mod state;
+mod store;
+mod rules;
+mod redact;
+mod executor;
+mod tree;
+mod engine;
+mod probation;
+mod back;
+mod packages;
+mod actions;
+mod documents;
+mod quarantine;
+mod view;
+mod verbs;
+mod proceed;
+mod lines;
+mod server;
+
+pub(crate) use executor::serve as serve_executor;
+pub(crate) use lines::Conversation;
+pub(crate) use server::serve;
+pub(crate) use settings::{DEFAULT_PATH, Settings};
+
+#[cfg(test)]
+mod tests;

@@ -71,7 +71,8 @@ pub enum Request {
 
 /// An answer; the last line is never [`Answer::Progress`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "snake_case")]
+#[serde(tag = "answer", content = "with", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "one at a time, never kept in a list")]
 pub enum Answer {
     /// How far it is; more lines follow.
     Progress(PatchProgress),
@@ -127,4 +128,24 @@ pub struct KnownFile {
     pub code: Option<String>,
     /// When the next three install windows open; empty if none is set (any time).
     pub next_windows: Vec<UnixMs>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_can_be_told_and_is_heard_as_told() {
+        let answers = [
+            Answer::Files(Vec::new()),
+            Answer::Reports(Vec::new()),
+            Answer::Installed(None),
+            Answer::Nothing,
+            Answer::Refused { code: "busy".into(), detail: String::new() },
+        ];
+        for answer in answers {
+            let line = serde_json::to_string(&answer).unwrap();
+            assert_eq!(serde_json::from_str::<Answer>(&line).unwrap(), answer, "{line}");
+        }
+    }
 }

@@ -9,8 +9,10 @@ mod status;
 mod enroll;
 mod probe_message;
 mod spool_files;
+mod patch;
 
 pub(crate) use enroll::enroll;
+pub(crate) use patch::{PatchCommand, PatchOrder, patch};
 pub(crate) use probe_message::test;
 pub(crate) use socket::{Answering, answer_requests};
 pub(crate) use spool_files::{SpoolCommand, spool};
@@ -20,6 +22,14 @@ pub(crate) use words::{HELP, Lang, pick};
 /// How a command failed, as the process's exit code (sysexits.h); 0 is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
+    /// A patch did not serve and was taken back; the version before runs.
+    RolledBack = 10,
+    /// A signed file was refused; nothing was changed.
+    Refused = 11,
+    /// It waits for a person's consent.
+    NeedsConsent = 12,
+    /// A patch or an action could not be finished, or its end was not seen: a person must look.
+    NeedsPerson = 13,
     /// Wrong usage or configuration.
     Usage = 64,
     /// The input or a file is damaged.
@@ -38,6 +48,10 @@ impl Exit {
     /// What the code means; empty in English, where the error itself says it.
     pub(crate) fn headline(self, lang: Lang) -> &'static str {
         let zh = match self {
+            Self::RolledBack => "已回退：",
+            Self::Refused => "已拒绝：",
+            Self::NeedsConsent => "等待同意：",
+            Self::NeedsPerson => "需要人工处理：",
             Self::Usage => "用法或配置错误：",
             Self::BadData => "数据损坏：",
             Self::Unavailable => "无应答：",

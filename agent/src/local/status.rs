@@ -155,6 +155,11 @@ impl StatusReport {
         }
     }
 
+    /// What the declared services answer now, as far as they were asked.
+    pub(super) fn service_states(&self) -> BTreeMap<String, ServiceState> {
+        self.services.iter().map(|(name, service)| (name.clone(), service.state.unwrap_or(ServiceState::Unknown))).collect()
+    }
+
     /// What keeps this appliance's faults from being told; none if nothing does.
     fn unreported(&self) -> Option<Unreported> {
         match (self.running, self.contact_age_ms, self.contact.alarm) {

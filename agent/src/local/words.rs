@@ -60,12 +60,19 @@ mainstay-agent：监测本设备及其业务服务，经 HTTPS 向服务中心�
   run                                   运行（由 systemd 启动）
   status                                身份、最近联系、待发记录、业务服务、证书
   test [--note 文字] [--no-wait]        发送一条测试消息，显示经过验证的回执（--no-wait：写盘接受后即返回）
+  patch list|status|history             补丁：待处理（含六位验证码与安装窗口）、当前版本、历史
+  patch verify 文件                     只验证，不保留
+  patch apply 文件|SHA256 [--now]       同意并安装；--now：不等安装窗口
+  patch refuse SHA256 --reason 文字     拒绝，理由会告知厂商
+  patch rollback                        回到上一版本
+  action list|history                   动作：待处理、历史
+  action run 文件|SHA256                同意并执行一次
   check-config                          检查配置
   spool check|dump|repair               检查、列出、修复待发队列
   version                               版本
   help                                  本说明
 
-退出码：0 完成；64 用法或配置错误；65 数据损坏；69 无应答；70 内部错误；75 稍后再试；77 不允许或未登记",
+退出码：0 完成；10 已回退；11 已拒绝；12 等待同意；13 需要人工处理；64 用法或配置错误；65 数据损坏；69 无应答；70 内部错误；75 稍后再试；77 不允许或未登记",
     "\
 mainstay-agent: watches this appliance and its business services, reports faults outward over HTTPS
 
@@ -75,10 +82,17 @@ Usage: mainstay-agent [--config FILE] [--lang zh|en] [--json] COMMAND
   run                                   run (started by systemd)
   status                                identity, last contact, backlog, business services, certificate
   test [--note TEXT] [--no-wait]        send a test message, show its verified receipt (--no-wait: only until it is on the disk)
+  patch list|status|history             patches: what waits (with code and install windows), what runs, what was
+  patch verify FILE                     verify only, keep nothing
+  patch apply FILE|SHA256 [--now]       agree and install; --now: without waiting for the window
+  patch refuse SHA256 --reason TEXT     refuse; the vendor is told the reason
+  patch rollback                        back to the version before
+  action list|history                   actions: what waits, what was
+  action run FILE|SHA256                agree and run it once
   check-config                          check the configuration
   spool check|dump|repair               check, list or repair the queue of records to be sent
   version                               the version
   help                                  this text
 
-Exit codes: 0 done; 64 usage or configuration; 65 damaged data; 69 no answer; 70 internal; 75 try later; 77 not allowed or not enrolled",
+Exit codes: 0 done; 10 rolled back; 11 refused; 12 needs consent; 13 needs a person; 64 usage or configuration; 65 damaged data; 69 no answer; 70 internal; 75 try later; 77 not allowed or not enrolled",
 );

@@ -1,19 +1,69 @@
 //! Runs what may block in the kernel (name resolution, a dead mount, starting a program from one) on a thread of its own.
 //!
 //! At most one job per object is under way: while one hangs, the next is refused instead of piling up threads. The threads are
-//! not the runtime's, so that a hung one never keeps the agent from ending.
+//! not the runtime's, so that a hung one never keeps the agent from ending. Two of them are kept for what comes next: starting a
+//! thread costs more than most jobs.
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+/// So many threads wait for the next job: measuring and asking often begin in the same moment.
+const KEPT: usize = 2;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads for what may hang. Cheap to clone; the clones share the threads.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Workers {
+    idle: Arc<Mutex<Vec<mpsc::SyncSender<Job>>>>,
+}
+
+impl Workers {
+    /// Runs `job` on a waiting thread, else on a new one.
+    ///
+    /// # Errors
+    /// When no thread could be started.
+    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let mut job: Job = Box::new(job);
+        loop {
+            let Some(worker) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() else { break };
+            match worker.send(job) {
+                Ok(()) => return Ok(()),
+                Err(mpsc::SendError(refused)) => job = refused,
+            }
+        }
+        let idle = Arc::downgrade(&self.idle);
+        let work = move || {
+            loop {
+                job();
+                let (sender, jobs) = mpsc::sync_channel(1);
+                let Some(idle) = idle.upgrade() else { return };
+                let mut waiting = idle.lock().unwrap_or_else(PoisonError::into_inner);
+                if waiting.len() >= KEPT {
+                    return;
+                }
+                waiting.push(sender);
+                drop(waiting);
+                drop(idle);
+                // None comes any more once nobody holds the list.
+                let Ok(next) = jobs.recv() else { return };
+                job = next;
+            }
+        };
+        std::thread::Builder::new().name("aside".to_owned()).spawn(work).map(drop)
+    }
+}
+
 /// Hands out threads, one per object at most. Cheap to clone; the clones share the count.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Aside {
     busy: Arc<Mutex<BTreeSet<String>>>,
+    workers: Workers,
 }
 
 /// Why there is no answer.
@@ -31,6 +81,11 @@ pub(crate) enum AsideError {
 }
 
 impl Aside {
+    /// On the threads of `workers`.
+    pub(crate) fn on(workers: Workers) -> Self {
+        Self { busy: Arc::default(), workers }
+    }
+
     /// Runs `job` aside and waits for it for at most `limit`.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
@@ -44,12 +99,12 @@ impl Aside {
         }
         let free = Free { busy: Arc::clone(&self.busy), object: object.clone() };
         let (sender, receiver) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("aside".to_owned()).spawn(move || {
+        let started = self.workers.run(move || {
             let answer = job();
             drop(free);
             drop(sender.send(answer));
         });
-        if let Err(error) = thread {
+        if let Err(error) = started {
             return Err(AsideError::NoThread(object, Some(error)));
         }
         match tokio::time::timeout(limit, receiver).await {

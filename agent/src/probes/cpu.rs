@@ -3,11 +3,13 @@
 //! It must never count `guest` twice: the kernel has it in `user` already.
 
 use super::counters::Counters;
+use super::kernel_file::KernelFile;
 use super::{Place, Probe, Reading};
 
 /// All processors together.
 #[derive(Debug, Default)]
 pub(crate) struct Cpu {
+    stat: KernelFile,
     counters: Counters,
 }
 
@@ -17,7 +19,7 @@ impl Probe for Cpu {
     }
 
     fn measure(&mut self, object: &str, place: &Place) -> Vec<Reading> {
-        let ticks = place.read_proc("stat").and_then(|text| ticks(&text));
+        let ticks = self.stat.read_begin(|| place.proc.join("stat")).and_then(|text| ticks(&text));
         let Some((grown, _)) = ticks.and_then(|ticks| self.counters.grown(object, place.monotonic(), ticks)) else {
             return Vec::new();
         };

@@ -1,9 +1,13 @@
 //! File systems: space, inodes, and whether the kernel turned one read-only, from /proc/self/mountinfo (proc(5)) and statvfs.
 //!
 //! Only what holds data is measured: disks, network file systems, the root of a container. statvfs on a dead server hangs: each
-//! mount is an object of its own. Read-only means that the *superblock* is while the mount is not: somebody's own `mount -o ro` is no fault.
+//! mount is an object of its own. The list of mounts is read again when the kernel says that it changed. Read-only means that the *superblock* is while the mount is not: somebody's own `mount -o ro` is no fault.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::StatVfsMountFlags;
 
 use super::counters::to_float;
 use super::{Place, Probe, Reading};
@@ -19,33 +23,53 @@ const MAX_MOUNTS: usize = 64;
 pub(crate) struct FileSystems {
     exclude: Vec<String>,
     mounts: BTreeMap<String, Mount>,
+    /// The list that was read last, kept open to hear of changes.
+    list: Option<File>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 struct Mount {
     point: String,
+    /// As statvfs has it: by the mount or by the superblock.
+    read_only: bool,
     turned_read_only: bool,
 }
 
 impl FileSystems {
     /// All but those mounted at `exclude`.
     pub(crate) fn new(exclude: Vec<String>) -> Self {
-        Self { exclude, mounts: BTreeMap::new() }
+        Self { exclude, mounts: BTreeMap::new(), list: None }
+    }
+
+    fn look(&mut self, place: &Place) {
+        let path = place.proc.join("self/mountinfo");
+        // Opened first: what changes from here on is told.
+        self.list = File::open(&path).ok();
+        let mounts = mounts(&super::read_whole(&path).unwrap_or_default());
+        let wanted = mounts.into_iter().filter(|mount| !self.exclude.contains(&mount.point)).take(MAX_MOUNTS);
+        self.mounts = wanted.map(|mount| (format!("disk:{}", mount.point), mount)).collect();
     }
 }
 
 impl Probe for FileSystems {
     fn objects(&mut self, place: &Place) -> Vec<String> {
-        let mounts = mounts(&place.read_proc("self/mountinfo").unwrap_or_default());
-        let wanted = mounts.into_iter().filter(|mount| !self.exclude.contains(&mount.point)).take(MAX_MOUNTS);
-        self.mounts = wanted.map(|mount| (format!("disk:{}", mount.point), mount)).collect();
+        if self.list.as_ref().is_none_or(has_changed) {
+            self.look(place);
+        }
         self.mounts.keys().cloned().collect()
     }
 
-    fn measure(&mut self, object: &str, _: &Place) -> Vec<Reading> {
+    fn measure(&mut self, object: &str, place: &Place) -> Vec<Reading> {
         let Some(mount) = self.mounts.get(object) else { return Vec::new() };
-        let mut readings = vec![Reading::new(object, "read_only", f64::from(u8::from(mount.turned_read_only)))];
-        let Ok(stat) = rustix::fs::statvfs(mount.point.as_str()) else { return readings };
+        let stat = rustix::fs::statvfs(mount.point.as_str()).ok();
+        let read_only = |stat: &rustix::fs::StatVfs| stat.f_flag.contains(StatVfsMountFlags::RDONLY);
+        if stat.as_ref().is_some_and(|stat| read_only(stat) != mount.read_only) {
+            // A superblock that the kernel turned is no change of the list.
+            self.look(place);
+        }
+        let turned = self.mounts.get(object).is_some_and(|mount| mount.turned_read_only);
+        let mut readings = vec![Reading::new(object, "read_only", f64::from(u8::from(turned)))];
+        let Some(stat) = stat else { return readings };
         let used = stat.f_blocks.saturating_sub(stat.f_bfree);
         // As df does: what is kept for root doesn't count as usable.
         let usable = used.saturating_add(stat.f_bavail);
@@ -59,6 +83,13 @@ impl Probe for FileSystems {
         }
         readings
     }
+}
+
+/// Whether mounts came, went or changed since `list` was opened (proc(5): poll). What can't be asked is read again.
+fn has_changed(list: &File) -> bool {
+    let mut asked = [PollFd::new(list, PollFlags::PRI)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut asked, Some(&now)).is_err() || asked[0].revents().intersects(PollFlags::PRI | PollFlags::ERR)
 }
 
 /// The mounts worth measuring, each device once, at its shortest path.
@@ -91,7 +122,8 @@ fn mount(line: &str) -> Option<(String, Mount)> {
     }
     let has = |options: &str, word: &str| options.split(',').any(|option| option == word);
     let turned_read_only = has(superblock, "ro") && has(options, "rw");
-    Some(((*device).to_owned(), Mount { point, turned_read_only }))
+    let read_only = has(superblock, "ro") || has(options, "ro");
+    Some(((*device).to_owned(), Mount { point, read_only, turned_read_only }))
 }
 
 /// Octal escapes of white space and backslash (proc(5)).

@@ -9,7 +9,7 @@ use mainstay_shared::limits::{MAX_NAME_CHARS, MAX_VALUES};
 use mainstay_shared::record::{Folded, Samples};
 use mainstay_shared::time_source::UnixMs;
 
-use super::Reading;
+use super::{Reading, full_name};
 
 /// So many stay under the 64 KiB of a record.
 const MAX_METRICS: usize = 300;
@@ -18,7 +18,9 @@ const MAX_METRICS: usize = 300;
 #[derive(Debug, Default)]
 pub(crate) struct Fold {
     from: Option<UnixMs>,
-    metrics: BTreeMap<String, Running>,
+    /// By component and metric: the names are made when the span ends.
+    metrics: BTreeMap<String, BTreeMap<&'static str, Running>>,
+    count: usize,
 }
 
 #[derive(Debug)]
@@ -35,12 +37,7 @@ impl Fold {
     pub(crate) fn add(&mut self, at: UnixMs, readings: &[Reading]) {
         self.from.get_or_insert(at);
         for reading in readings.iter().filter(|reading| reading.value.is_finite()) {
-            let name = reading.name();
-            if !self.metrics.contains_key(&name) && (self.metrics.len() >= MAX_METRICS || name.chars().count() > MAX_NAME_CHARS) {
-                continue;
-            }
-            let start = Running { min: f64::INFINITY, max: f64::NEG_INFINITY, last: 0.0, sum: 0.0, count: 0.0 };
-            let running = self.metrics.entry(name).or_insert(start);
+            let Some(running) = self.running(reading) else { continue };
             running.min = running.min.min(reading.value);
             running.max = running.max.max(reading.value);
             running.last = reading.value;
@@ -49,12 +46,28 @@ impl Fold {
         }
     }
 
+    /// Where `reading` is folded into; none if it does not fit.
+    fn running(&mut self, reading: &Reading) -> Option<&mut Running> {
+        let known = self.metrics.get(&reading.component).is_some_and(|metrics| metrics.contains_key(reading.metric));
+        if !known {
+            if self.count >= MAX_METRICS || reading.name().chars().count() > MAX_NAME_CHARS {
+                return None;
+            }
+            self.count += 1;
+            let start = Running { min: f64::INFINITY, max: f64::NEG_INFINITY, last: 0.0, sum: 0.0, count: 0.0 };
+            self.metrics.entry(reading.component.clone()).or_default().insert(reading.metric, start);
+        }
+        self.metrics.get_mut(&reading.component)?.get_mut(reading.metric)
+    }
+
     /// The span so far, ended at `to`; none if nothing was measured. It goes on until [`Fold::begin_anew`], so that samples which
     /// were not accepted become part of the next record instead of being lost.
     pub(crate) fn samples(&self, to: UnixMs) -> Option<Samples> {
         let from = self.from?;
-        let metrics: BTreeMap<String, Folded> =
-            self.metrics.iter().map(|(name, running)| (name.clone(), running.folded())).collect();
+        let named = self.metrics.iter().flat_map(|(component, metrics)| {
+            metrics.iter().map(move |(metric, running)| (full_name(component, metric), running.folded()))
+        });
+        let metrics: BTreeMap<String, Folded> = named.collect();
         (!metrics.is_empty()).then_some(Samples { from, to, metrics })
     }
 

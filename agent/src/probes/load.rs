@@ -4,14 +4,16 @@
 //! /proc/stat of the same tree.
 
 use super::counters::to_float;
+use super::kernel_file::KernelFile;
 use super::{Place, Probe, Reading};
 
-/// Processors come and go so seldom that they are counted in every sixth round.
-const COUNT_EVERY: u32 = 6;
+/// Processors come and go so seldom that they are counted in every thirtieth round.
+const COUNT_EVERY: u32 = 30;
 
 /// The machine's load.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
+    loadavg: KernelFile,
     processors: u64,
     rounds: u32,
 }
@@ -22,7 +24,7 @@ impl Probe for Load {
     }
 
     fn measure(&mut self, object: &str, place: &Place) -> Vec<Reading> {
-        let Some(text) = place.read_proc("loadavg") else { return Vec::new() };
+        let Some(text) = self.loadavg.read(|| place.proc.join("loadavg")) else { return Vec::new() };
         let averages: Vec<f64> = text.split_ascii_whitespace().take(3).filter_map(|word| word.parse().ok()).collect();
         let [one, five, fifteen] = averages[..] else { return Vec::new() };
         let mut readings =

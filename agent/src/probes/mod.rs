@@ -7,6 +7,7 @@ pub(crate) mod aside;
 pub(crate) mod clock;
 pub(crate) mod host;
 mod counters;
+mod kernel_file;
 mod cpu;
 mod load;
 mod memory;
@@ -53,8 +54,19 @@ impl Reading {
 
     /// The name in samples and heartbeats: `disk./var.used_percent`.
     pub(crate) fn name(&self) -> String {
-        format!("{}.{}", self.component.replacen(':', ".", 1), self.metric)
+        full_name(&self.component, self.metric)
     }
+}
+
+fn full_name(component: &str, metric: &str) -> String {
+    let mut name = String::with_capacity(component.len() + 1 + metric.len());
+    name.push_str(component);
+    name.push('.');
+    name.push_str(metric);
+    if let Some(colon) = component.find(':') {
+        name.replace_range(colon..=colon, ".");
+    }
+    name
 }
 
 /// Where the kernel's files are, and the clocks: the machine's own, or a recorded tree in a test.
@@ -78,10 +90,6 @@ impl Place {
         read_whole(&self.proc.join(name))
     }
 
-    fn read_sys(&self, name: &str) -> Option<String> {
-        read_whole(&self.sys.join(name)).map(|text| text.trim().to_owned())
-    }
-
     fn monotonic(&self) -> Duration {
         self.time.monotonic()
     }
@@ -90,7 +98,7 @@ impl Place {
 /// The kernel's files tell no length: read in few large pieces, where the standard library would begin with 32 bytes.
 fn read_whole(path: &Path) -> Option<String> {
     let mut file = File::open(path).ok()?;
-    let (mut text, mut piece) = (Vec::new(), [0; 8192]);
+    let (mut text, mut piece) = (Vec::new(), [0; 4096]);
     loop {
         match file.read(&mut piece).ok()? {
             0 => return String::from_utf8(text).ok(),
@@ -110,16 +118,16 @@ trait Probe: Send {
 
 /// Every probe that the settings ask for.
 fn all(settings: &ProbeSettings, clock: &ClockReference) -> Vec<Box<dyn Probe>> {
+    let memory = memory::Memory::new(settings.memory.enabled, settings.swap.enabled);
     let list: Vec<(bool, Box<dyn Probe>)> = vec![
         (settings.cpu.enabled, Box::<cpu::Cpu>::default()),
         (settings.load.enabled, Box::<load::Load>::default()),
-        (settings.memory.enabled, Box::new(memory::Memory)),
-        (settings.swap.enabled, Box::<memory::Swap>::default()),
-        (settings.pressure.enabled, Box::new(pressure::Pressure)),
+        (memory.any(), Box::new(memory)),
+        (settings.pressure.enabled, Box::<pressure::Pressure>::default()),
         (settings.clock.enabled, Box::new(clock::Clock::new(clock.clone()))),
         (settings.disk_io.enabled, Box::<disk_io::DiskIo>::default()),
         (settings.network.enabled, Box::new(network::Network::new(settings.network_exclude.clone()))),
-        (settings.temperature.enabled, Box::new(temperature::Temperature)),
+        (settings.temperature.enabled, Box::<temperature::Temperature>::default()),
         (settings.disk.enabled, Box::new(file_systems::FileSystems::new(settings.disk_exclude.clone()))),
     ];
     list.into_iter().filter_map(|(enabled, probe)| enabled.then_some(probe)).collect()

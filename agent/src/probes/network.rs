@@ -4,23 +4,39 @@
 //! was switched off on purpose (no `IFF_UP`) is not read.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use super::counters::Counters;
+use super::kernel_file::KernelFile;
 use super::{Place, Probe, Reading};
 
 /// The machine's interfaces.
 pub(crate) struct Network {
     exclude: Vec<String>,
     counters: Counters,
-    /// Interfaces seen in the last round, and whether each is one to measure: that never changes while it exists.
-    seen: BTreeMap<String, bool>,
+    net_dev: KernelFile,
+    /// What this round has read.
+    text: String,
+    /// Interfaces of the last round. None: not one to measure, which never changes while it exists.
+    seen: BTreeMap<String, Option<Link>>,
+}
+
+/// What the kernel says of an interface.
+#[derive(Debug, Default)]
+struct Link {
+    flags: KernelFile,
+    carrier: KernelFile,
 }
 
 impl Network {
     /// All but those of `exclude`.
     pub(crate) fn new(exclude: Vec<String>) -> Self {
-        Self { exclude, counters: Counters::default(), seen: BTreeMap::new() }
+        Self {
+            exclude,
+            counters: Counters::default(),
+            net_dev: KernelFile::default(),
+            text: String::new(),
+            seen: BTreeMap::new(),
+        }
     }
 
     fn rates(&mut self, object: &str, values: Vec<u64>, place: &Place) -> Vec<Reading> {
@@ -36,44 +52,56 @@ impl Network {
 
 impl Probe for Network {
     fn objects(&mut self, place: &Place) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(place.sys.join("class/net")) else { return Vec::new() };
-        let known = std::mem::take(&mut self.seen);
-        let real = |path: PathBuf| path.join("device").exists() || path.join("bonding").exists();
-        self.seen = entries
-            .flatten()
-            .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry))
-            .map(|(name, entry)| (known.get(&name).copied().unwrap_or_else(|| real(entry.path())), name))
-            .map(|(is_real, name)| (name, is_real))
-            .collect();
-        let wanted = self.seen.iter().filter(|(name, is_real)| **is_real && !self.exclude.contains(name));
-        let objects: Vec<String> = wanted.map(|(name, _)| format!("net:{name}")).collect();
-        self.counters.keep(&objects);
-        objects
+        self.text = self.net_dev.read(|| place.proc.join("net/dev")).unwrap_or_default();
+        let mut present: Vec<&str> = names(&self.text).collect();
+        present.sort_unstable();
+        for name in &present {
+            if !self.seen.contains_key(*name) {
+                let folder = place.sys.join("class/net").join(name);
+                let is_real = folder.join("device").exists() || folder.join("bonding").exists();
+                let wanted = is_real && !self.exclude.iter().any(|excluded| excluded == name);
+                self.seen.insert((*name).to_owned(), wanted.then(Link::default));
+            }
+        }
+        if present.len() != self.seen.len() {
+            self.seen.retain(|name, _| present.binary_search(&name.as_str()).is_ok());
+            self.counters.keep(&self.seen.keys().map(|name| format!("net:{name}")).collect::<Vec<_>>());
+        }
+        self.seen.iter().filter(|(_, link)| link.is_some()).map(|(name, _)| format!("net:{name}")).collect()
     }
 
     fn measure(&mut self, object: &str, place: &Place) -> Vec<Reading> {
         let name = object.trim_start_matches("net:");
+        let Some(Some(link)) = self.seen.get_mut(name) else { return Vec::new() };
         let mut readings = Vec::new();
-        if let Some(down) = link_down(name, place) {
+        if let Some(down) = link.is_down(name, place) {
             readings.push(Reading::new(object, "link_down", f64::from(u8::from(down))));
         }
-        let values = place.read_proc("net/dev").and_then(|text| counts(&text, name));
-        if let Some(values) = values {
+        if let Some(values) = counts(&self.text, name) {
             readings.extend(self.rates(object, values, place));
         }
         readings
     }
 }
 
-/// Whether the carrier is missing; none if the interface is switched off.
-fn link_down(name: &str, place: &Place) -> Option<bool> {
-    const IFF_UP: u32 = 1;
-    let flags = place.read_sys(&format!("class/net/{name}/flags"))?;
-    let flags = u32::from_str_radix(flags.trim_start_matches("0x"), 16).ok()?;
-    if flags & IFF_UP == 0 {
-        return None;
+impl Link {
+    /// Whether the carrier is missing; none if the interface is switched off.
+    fn is_down(&mut self, name: &str, place: &Place) -> Option<bool> {
+        const IFF_UP: u32 = 1;
+        let path = |file: &str| place.sys.join("class/net").join(name).join(file);
+        let flags = self.flags.read(|| path("flags"))?;
+        let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).ok()?;
+        if flags & IFF_UP == 0 {
+            return None;
+        }
+        self.carrier.read(|| path("carrier")).map(|carrier| carrier.trim() == "0")
     }
-    place.read_sys(&format!("class/net/{name}/carrier")).map(|carrier| carrier == "0")
+}
+
+/// The interfaces of /proc/net/dev; a name that could lead out of its folder is none.
+fn names(net_dev: &str) -> impl Iterator<Item = &str> {
+    let before_colon = net_dev.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    before_colon.filter(|name| !name.is_empty() && !name.contains(['/', ' ']) && !name.starts_with('.'))
 }
 
 /// Received bytes, errors, drops; sent bytes, errors, drops.

@@ -3,10 +3,12 @@
 //! From /proc/pressure (Documentation/accounting/psi.rst): `some` of the processor, `full` of memory and disk. A kernel without
 //! it gives no reading.
 
+use super::kernel_file::KernelFile;
 use super::{Place, Probe, Reading};
 
 /// The three resources.
-pub(crate) struct Pressure;
+#[derive(Debug, Default)]
+pub(crate) struct Pressure([KernelFile; 3]);
 
 /// Object, file, line.
 const RESOURCES: [(&str, &str, &str); 3] = [
@@ -21,8 +23,9 @@ impl Probe for Pressure {
     }
 
     fn measure(&mut self, object: &str, place: &Place) -> Vec<Reading> {
-        let Some((_, file, line)) = RESOURCES.iter().find(|(name, _, _)| *name == object) else { return Vec::new() };
-        let share = place.read_proc(file).and_then(|text| avg60(&text, line));
+        let resource = RESOURCES.iter().zip(&mut self.0).find(|((name, _, _), _)| *name == object);
+        let Some(((_, path, line), file)) = resource else { return Vec::new() };
+        let share = file.read(|| place.proc.join(path)).and_then(|text| avg60(&text, line));
         share.map(|share| Reading::new(object, "stalled_percent", share)).into_iter().collect()
     }
 }

@@ -1,7 +1,7 @@
-//! One round of measuring, on a thread of its own, object by object.
+//! One round of measuring, on a thread aside, object by object.
 //!
 //! An object whose measuring does not come back is set aside and told as hung (`HUNG` = 1) until it does; the other objects go
-//! on with fresh probes on a new thread. The thread wakes the agent's loop once, at its end: what it is at stands in a shared
+//! on with fresh probes on another thread. The thread wakes the agent's loop once, at its end: what it is at stands in a shared
 //! note. It must never have two measurements of one object under way.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::oneshot::{self, Receiver, Sender};
 
+use super::aside::Workers;
 use super::{ClockReference, HUNG, Place, Probe, Reading, all};
 use crate::config::ProbeSettings;
 
@@ -47,15 +48,16 @@ pub(crate) struct Sampler {
     settings: ProbeSettings,
     clock: ClockReference,
     place: Place,
+    workers: Workers,
     hang_after: Duration,
     probes: Option<Probes>,
     hung: BTreeMap<String, Receiver<Probes>>,
 }
 
 impl Sampler {
-    /// A sampler of the machine at `place`.
-    pub(crate) fn new(settings: ProbeSettings, clock: ClockReference, place: Place) -> Self {
-        Self { settings, clock, place, hang_after: HANG_AFTER, probes: None, hung: BTreeMap::new() }
+    /// A sampler of the machine at `place`, on the threads of `workers`.
+    pub(crate) fn new(settings: ProbeSettings, clock: ClockReference, place: Place, workers: Workers) -> Self {
+        Self { settings, clock, place, workers, hang_after: HANG_AFTER, probes: None, hung: BTreeMap::new() }
     }
 
     /// Measures everything once. Takes as long as the slowest object, and 5 s for one that newly hangs.
@@ -66,7 +68,7 @@ impl Sampler {
             let probes = self.probes.take().unwrap_or_else(|| all(&self.settings, &self.clock));
             let skip = done.iter().chain(self.hung.keys()).cloned().collect();
             let note = Note::default();
-            let Some(mut finished) = start(probes, self.place.clone(), skip, note.clone()) else { break };
+            let Some(mut finished) = self.start(probes, skip, note.clone()) else { break };
             let hung = self.follow(&mut finished, &note).await;
             let mut progress = note.lock();
             readings.append(&mut progress.readings);
@@ -81,6 +83,19 @@ impl Sampler {
         }
         readings.extend(self.hung.keys().map(|object| Reading::new(object, HUNG, 1.0)));
         readings
+    }
+
+    /// Begins to measure all objects but those of `skip`. None if there is no thread to be had.
+    fn start(&self, probes: Probes, skip: BTreeSet<String>, note: Note) -> Option<Receiver<Probes>> {
+        let (sender, finished) = oneshot::channel();
+        let place = self.place.clone();
+        match self.workers.run(move || measure(probes, &place, &skip, &note, sender)) {
+            Ok(()) => Some(finished),
+            Err(error) => {
+                tracing::warn!(%error, "no thread to measure the machine");
+                None
+            }
+        }
     }
 
     /// Waits for the thread's end; whether it hangs instead.
@@ -116,19 +131,6 @@ impl Sampler {
             false
         });
         released
-    }
-}
-
-/// Starts a thread that measures all objects but those of `skip`. None if there is no thread to be had.
-fn start(probes: Probes, place: Place, skip: BTreeSet<String>, note: Note) -> Option<Receiver<Probes>> {
-    let (sender, finished) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("probes".to_owned());
-    match thread.spawn(move || measure(probes, &place, &skip, &note, sender)) {
-        Ok(_) => Some(finished),
-        Err(error) => {
-            tracing::warn!(%error, "no thread to measure the machine");
-            None
-        }
     }
 }
 
@@ -191,7 +193,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let config = crate::config::Config::load(&dir.path().join("agent.toml")).expect("the defaults");
         let place = Place { proc: dir.path().to_owned(), sys: dir.path().to_owned(), time: TimeSource::manual(UnixMs(0)) };
-        let mut sampler = Sampler::new(config.probes, ClockReference::default(), place);
+        let mut sampler = Sampler::new(config.probes, ClockReference::default(), place, Workers::default());
         sampler.hang_after = Duration::from_millis(50);
         let gated = || -> Option<Vec<Box<dyn Probe>>> { Some(vec![Box::new(Gated(Arc::clone(&gate)))]) };
 

@@ -2,46 +2,67 @@
 //!
 //! Reading a sensor may wait for a slow or dead bus: each chip is an object of its own.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use super::{Place, Probe, Reading};
 
 /// More sensors than this are not read.
 const MAX_SENSORS: usize = 32;
+/// Sensors come and go so seldom that they are looked for in every sixth round.
+const LOOK_EVERY: u32 = 6;
 
 /// The machine's sensors.
-pub(crate) struct Temperature;
+#[derive(Debug, Default)]
+pub(crate) struct Temperature {
+    /// By chip or zone; none until it was looked into.
+    chips: BTreeMap<String, Option<Vec<Sensor>>>,
+    rounds: u32,
+}
+
+#[derive(Debug)]
+struct Sensor {
+    component: String,
+    input: PathBuf,
+}
 
 impl Probe for Temperature {
     fn objects(&mut self, place: &Place) -> Vec<String> {
-        let chips = folders(&place.sys.join("class/hwmon"), "hwmon");
-        let folders = if chips.is_empty() { folders(&place.sys.join("class/thermal"), "thermal_zone") } else { chips };
-        folders.into_iter().take(MAX_SENSORS).map(|name| format!("sensor:{name}")).collect()
+        if self.rounds.is_multiple_of(LOOK_EVERY) {
+            let chips = folders(&place.sys.join("class/hwmon"), "hwmon");
+            let folders = if chips.is_empty() { folders(&place.sys.join("class/thermal"), "thermal_zone") } else { chips };
+            self.chips = folders.into_iter().take(MAX_SENSORS).map(|name| (format!("sensor:{name}"), None)).collect();
+        }
+        self.rounds = self.rounds.wrapping_add(1);
+        self.chips.keys().cloned().collect()
     }
 
     fn measure(&mut self, object: &str, place: &Place) -> Vec<Reading> {
-        let name = object.trim_start_matches("sensor:");
-        if name.starts_with("thermal_zone") {
-            let path = place.sys.join("class/thermal").join(name);
-            let label = text(&path.join("type")).unwrap_or_else(|| name.to_owned());
-            return celsius(&path.join("temp")).map(|value| reading(name, &label, value)).into_iter().collect();
-        }
-        let folder = place.sys.join("class/hwmon").join(name);
-        let chip = text(&folder.join("name")).unwrap_or_else(|| name.to_owned());
-        inputs(&folder).into_iter().take(MAX_SENSORS).filter_map(|input| sensor(&folder, name, &chip, &input)).collect()
+        let Some(known) = self.chips.get_mut(object) else { return Vec::new() };
+        let sensors = known.get_or_insert_with(|| sensors(object.trim_start_matches("sensor:"), place));
+        let measured = sensors.iter().filter_map(|sensor| Some((sensor, celsius(&sensor.input)?)));
+        measured.map(|(sensor, value)| Reading::new(&sensor.component, "celsius", value)).collect()
     }
 }
 
-fn sensor(folder: &Path, name: &str, chip: &str, input: &str) -> Option<Reading> {
-    let value = celsius(&folder.join(format!("{input}_input")))?;
-    let label = text(&folder.join(format!("{input}_label"))).unwrap_or_else(|| input.to_owned());
-    Some(reading(name, &format!("{chip} {label}"), value))
+fn sensors(name: &str, place: &Place) -> Vec<Sensor> {
+    if name.starts_with("thermal_zone") {
+        let path = place.sys.join("class/thermal").join(name);
+        let label = text(&path.join("type")).unwrap_or_else(|| name.to_owned());
+        return vec![Sensor { component: component(name, &label), input: path.join("temp") }];
+    }
+    let folder = place.sys.join("class/hwmon").join(name);
+    let chip = text(&folder.join("name")).unwrap_or_else(|| name.to_owned());
+    let sensor = |input: String| {
+        let label = text(&folder.join(format!("{input}_label"))).unwrap_or_else(|| input.clone());
+        Sensor { component: component(name, &format!("{chip} {label}")), input: folder.join(format!("{input}_input")) }
+    };
+    inputs(&folder).into_iter().take(MAX_SENSORS).map(sensor).collect()
 }
 
 /// The folder's name tells equal chips apart.
-fn reading(folder: &str, label: &str, celsius: f64) -> Reading {
-    let component = mainstay_shared::limits::clean_text(&format!("temperature:{folder} {label}"), 100);
-    Reading::new(component, "celsius", celsius)
+fn component(folder: &str, label: &str) -> String {
+    mainstay_shared::limits::clean_text(&format!("temperature:{folder} {label}"), 100)
 }
 
 fn folders(path: &Path, prefix: &str) -> Vec<String> {

@@ -50,16 +50,16 @@ fn load_is_judged_per_processor() {
 #[test]
 fn memory_in_use_is_what_is_not_available() {
     let (_dir, place) = synthetic(&[("proc/meminfo", "MemTotal: 1000 kB\nMemFree: 10 kB\nMemAvailable: 250 kB\n")]);
-    let values = measured(&mut memory::Memory, &place);
+    let values = measured(&mut memory::Memory::new(true, false), &place);
     assert_eq!((values["memory.used_percent"], values["memory.available_bytes"]), (75.0, 256_000.0));
-    assert!(measured(&mut memory::Swap::default(), &place).is_empty(), "a machine without swap has no reading of it");
+    assert!(measured(&mut memory::Memory::new(false, true), &place).is_empty(), "a machine without swap has no reading of it");
 }
 
 #[test]
 fn swap_traffic_counts_pages_in_and_out() {
     let meminfo = ("proc/meminfo", "SwapTotal: 100 kB\nSwapFree: 75 kB\n");
     let (dir, place) = synthetic(&[meminfo, ("proc/vmstat", "pswpin 100\npswpout 50\n")]);
-    let mut swap = memory::Swap::default();
+    let mut swap = memory::Memory::new(false, true);
     assert_eq!(measured(&mut swap, &place)["swap.used_percent"], 25.0);
     place.time.advance(Duration::from_secs(10));
     write(dir.path(), &[("proc/vmstat", "pswpin 200\npswpout 100\n")]);
@@ -70,7 +70,7 @@ fn swap_traffic_counts_pages_in_and_out() {
 fn pressure_is_some_of_the_processor_and_full_of_the_rest() {
     let psi = "some avg10=1.00 avg60=2.50 avg300=0.00 total=1\nfull avg10=0.00 avg60=0.50 avg300=0.00 total=1\n";
     let (_dir, place) = synthetic(&[("proc/pressure/cpu", psi), ("proc/pressure/io", psi)]);
-    let values = measured(&mut pressure::Pressure, &place);
+    let values = measured(&mut pressure::Pressure::default(), &place);
     assert_eq!(
         values,
         BTreeMap::from([("pressure.cpu.stalled_percent".into(), 2.5), ("pressure.io.stalled_percent".into(), 0.5)])
@@ -118,7 +118,7 @@ fn disks_are_busy_by_their_io_time() {
 
 #[test]
 fn interfaces_tell_link_and_errors_unless_switched_off() {
-    let dev = |errors: u32| format!("Inter-|   Receive\n  eth0: 1000 9 {errors} 2 0 0 0 0 500 9 0 1 0 0 0 0\n");
+    let dev = |errors: u32| format!("Inter-|   Receive\n  eth0: 1000 9 {errors} 2 0 0 0 0 500 9 0 1 0 0 0 0\n  eth1:\n veth7:\n");
     let (dir, place) = synthetic(&[
         ("proc/net/dev", &dev(0)),
         ("sys/class/net/eth0/device/x", ""),
@@ -141,7 +141,7 @@ fn interfaces_tell_link_and_errors_unless_switched_off() {
 fn temperatures_come_from_chips_or_else_from_thermal_zones() {
     let zone = [("sys/class/thermal/thermal_zone0/temp", "40000\n"), ("sys/class/thermal/thermal_zone0/type", "acpitz\n")];
     let (dir, place) = synthetic(&zone);
-    assert_eq!(measured(&mut temperature::Temperature, &place)["temperature.thermal_zone0 acpitz.celsius"], 40.0);
+    assert_eq!(measured(&mut temperature::Temperature::default(), &place)["temperature.thermal_zone0 acpitz.celsius"], 40.0);
     let chip = "sys/class/hwmon/hwmon0";
     write(
         dir.path(),
@@ -152,7 +152,7 @@ fn temperatures_come_from_chips_or_else_from_thermal_zones() {
             (&format!("{chip}/temp2_input"), "-128000\n"),
         ],
     );
-    let values = measured(&mut temperature::Temperature, &place);
+    let values = measured(&mut temperature::Temperature::default(), &place);
     assert_eq!(values, BTreeMap::from([("temperature.hwmon0 coretemp Package id 0.celsius".to_owned(), 91.5)]));
 }
 
@@ -175,7 +175,7 @@ async fn this_machine_can_be_measured() {
     let place = Place::here(TimeSource::system());
     let dir = tempfile::tempdir().expect("a folder");
     let settings = crate::config::Config::load(&dir.path().join("none.toml")).expect("the defaults").probes;
-    let mut sampler = Sampler::new(settings, ClockReference::default(), place.clone());
+    let mut sampler = Sampler::new(settings, ClockReference::default(), place.clone(), aside::Workers::default());
     let names: Vec<String> = sampler.round().await.iter().map(Reading::name).collect();
     for expected in ["load.avg1", "memory.used_percent", "disk./.used_percent"] {
         assert!(names.iter().any(|name| name == expected), "{expected} not in {names:?}");

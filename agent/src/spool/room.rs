@@ -98,33 +98,35 @@ pub(super) fn keep_reserve(store: &Store) {
 /// power goes in between, the hole is found and accounted for at the next start.
 fn sacrifice_samples(store: &mut Store) -> bool {
     store.delete_done();
-    let (mut victims, mut places) = (Vec::new(), Vec::new());
-    let mut through = None;
+    let mut segments = Vec::new();
     // A segment of gaps alone frees nothing, since they are written again: with the first one that holds samples, or not at all.
     for number in store.sample.numbers() {
         let here: Vec<Waiting> = store.state.sample.iter().filter(|w| w.place.segment == number).copied().collect();
         let Ok(records) = store.read_waiting(Lane::Sample, &here) else { return false };
         let holds_samples = records.iter().any(|record| !matches!(record.payload, Payload::Gap(_)));
-        victims.extend(records);
-        places.extend(here);
+        segments.push((number, records));
         if holds_samples {
-            through = Some(number);
-            break;
+            delete_and_account(store, &segments);
+            return !store.sample.numbers().contains(&number);
         }
     }
-    let Some(through) = through else { return false };
+    false
+}
+
+/// Deletes sample segments (the open one stays) and puts gaps in the place of those that are gone.
+fn delete_and_account(store: &mut Store, segments: &[(u32, Vec<Record>)]) {
+    let Some((through, _)) = segments.last() else { return };
     if let Err(error) = store.sample.delete_before(Some(through + 1)) {
         tracing::warn!(%error, "spool: the oldest samples can't be deleted");
     }
-    if store.sample.numbers().contains(&through) {
-        return false;
-    }
-    store.state.sample.retain(|w| !places.contains(w));
+    let left = store.sample.numbers();
+    let victims: Vec<Record> =
+        segments.iter().filter(|(number, _)| !left.contains(number)).flat_map(|(_, r)| r.clone()).collect();
+    store.state.sample.retain(|w| left.contains(&w.place.segment));
     let gaps = runs(&victims);
     store.state.counters.dropped += gaps.iter().map(|dropped| dropped.newly).sum::<u64>();
     store.state.owed.extend(gaps.into_iter().map(|dropped| (dropped.id, dropped.gap)));
     store.pay_owed();
-    true
 }
 
 /// Drops the oldest sample segment; what the collector may have seen of it moves to the newest.

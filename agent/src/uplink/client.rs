@@ -98,6 +98,14 @@ impl Uplink {
         post_in_turn(&session.http, &addresses, &self.preferred, path, body, timeout, &self.clock).await
     }
 
+    /// The client and the address that answered last.
+    pub(super) fn way(&self) -> (reqwest::Client, Option<String>) {
+        let session = self.session();
+        let addresses = self.settings.addresses_or(&session.identity.addresses);
+        let at = self.preferred.load(Ordering::Relaxed) % addresses.len().max(1);
+        (session.http.clone(), addresses.get(at).cloned())
+    }
+
     /// Posts `body` without showing a certificate: the renewal of an expired one.
     ///
     /// # Errors
@@ -250,7 +258,7 @@ async fn read_answer<A: DeserializeOwned>(mut response: reqwest::Response, clock
 }
 
 /// The error and its causes in one line; reqwest's own text stops at "error sending request".
-fn with_causes(error: &reqwest::Error) -> String {
+pub(super) fn with_causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -8,6 +8,7 @@ mod clock;
 mod tls;
 mod rules;
 mod client;
+mod fetch;
 mod certify;
 #[cfg(test)]
 mod stand_in;
@@ -19,6 +20,7 @@ use std::time::Duration;
 pub(crate) use certify::{Attempt, EnrolFailed, Renewal, enrol, renew};
 pub(crate) use client::{Proxy, Settings, Uplink};
 pub(crate) use clock::TrustedClock;
+pub(crate) use fetch::Body;
 pub(crate) use identity::{Identity, IdentityError, Validity};
 pub(crate) use rules::{AfterRefusal, Backoff, BatchSize, renewal_is_due};
 #[cfg(test)]

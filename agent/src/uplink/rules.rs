@@ -68,6 +68,11 @@ impl Backoff {
         Duration::from_millis(drawn.max(100))
     }
 
+    /// Whether the last try went well.
+    pub(crate) fn is_reset(&self) -> bool {
+        self.failures == 0
+    }
+
     /// Something was taken: begin anew.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;

@@ -55,6 +55,8 @@ pub(crate) struct LoadedLink {
     pub(crate) loaded_epoch: String,
     /// The service states of the last heartbeat.
     pub(crate) services: String,
+    /// The last heartbeat said that the agent can record nothing.
+    pub(crate) was_not_recording: bool,
     pub(crate) said_goodbye: bool,
     pub(crate) silent_since_at: Option<UnixMs>,
     touched: bool,
@@ -116,7 +118,8 @@ pub(crate) async fn load(tx: &mut Conn, keys: &[LinkKey]) -> anyhow::Result<Hash
     let rows: Vec<Row> = multi_row::tuples(
         tx,
         "l.tenant_id, l.appliance_id, l.last_seen_at, l.epoch, l.attempt, l.nonce, l.nonce_before, l.clock_offset_ms,
-             l.fault_mark, l.sample_mark, l.services, l.goodbye_at, l.silent_since_at, a.state",
+             l.fault_mark, l.sample_mark, l.services, l.goodbye_at, l.silent_since_at, a.state,
+             CASE WHEN l.present_values LIKE '%\"agent.not_recording_s\"%' THEN a.state END",
         "FROM links l JOIN appliances a ON a.tenant_id = l.tenant_id AND a.appliance_id = l.appliance_id
          WHERE (l.tenant_id, l.appliance_id)",
         &keys,
@@ -202,7 +205,23 @@ fn to_row((tenant_id, appliance_id): &LinkKey, link: &Link) -> Vec<Value> {
 }
 
 /// A row in the order of [`load`].
-type Row = (String, String, i64, String, i64, String, String, i64, u64, u64, String, Option<i64>, Option<i64>, ApplianceState);
+type Row = (
+    String,
+    String,
+    i64,
+    String,
+    i64,
+    String,
+    String,
+    i64,
+    u64,
+    u64,
+    String,
+    Option<i64>,
+    Option<i64>,
+    ApplianceState,
+    Option<String>,
+);
 
 fn from_row(row: Row) -> (LinkKey, LoadedLink) {
     let (tenant_id, appliance_id, seen, epoch, attempt, nonce, nonce_before, offset, fault_mark, sample_mark, ..) = &row;
@@ -217,11 +236,12 @@ fn from_row(row: Row) -> (LinkKey, LoadedLink) {
         sample_mark: *sample_mark,
     };
     let key = (tenant_id.clone(), appliance_id.clone());
-    let (.., services, goodbye_at, silent_since_at, state) = row;
+    let (.., services, goodbye_at, silent_since_at, state, not_recording) = row;
     let loaded = LoadedLink {
         loaded_epoch: link.epoch.clone(),
         link,
         services,
+        was_not_recording: not_recording.is_some(),
         said_goodbye: goodbye_at.is_some(),
         silent_since_at: silent_since_at.map(UnixMs),
         state,

@@ -162,10 +162,10 @@ pub(crate) async fn find(conn: &mut Conn, appliance_id: &str) -> Result<Option<A
 }
 
 /// The names of these appliances by id, for lists of the vendor's staff.
-pub(crate) async fn names(conn: &mut Conn, ids: &BTreeSet<String>) -> Result<HashMap<String, String>, sqlx::Error> {
+pub(crate) async fn names(conn: &mut Conn, ids: &BTreeSet<String>) -> anyhow::Result<HashMap<String, String>> {
     let ids: Vec<Vec<String>> = ids.iter().map(|id| vec![id.clone()]).collect();
-    let rows = multi_row::select(conn, "SELECT appliance_id, name FROM appliances WHERE (appliance_id)", &ids).await?;
-    rows.iter().map(|row| Ok((row.try_get("appliance_id")?, row.try_get("name")?))).collect()
+    let rows = multi_row::tuples(conn, "appliance_id, name", "FROM appliances WHERE (appliance_id)", &ids).await?;
+    Ok(rows.into_iter().collect())
 }
 
 fn from_row(row: &AnyRow) -> Result<ApplianceNow, sqlx::Error> {

@@ -35,6 +35,7 @@ const REPOSITORY_PERIOD: Duration = Duration::from_secs(5);
 pub(crate) async fn run(room: Room) -> anyhow::Result<()> {
     let db = room.db().await?;
     let _only_one = only_one(&room.config.data_dir, db.engine())?;
+    db.write_log_again().await?;
     let keys_dir = room.config.data_dir.join("keys");
     let authority = Authority::load(&keys_dir).with_context(|| format!("reading the keys in {}", keys_dir.display()))?;
     let (publish, newest) = watch::channel(0);

@@ -224,7 +224,7 @@ pub(crate) async fn serving(conn: &mut Conn, tenant_id: &str) -> Result<Vec<Serv
     rows.iter().map(|row| Ok(Serving { staff: staff_of(row)?, role: role_of(row, "serving_role")? })).collect()
 }
 
-fn customer_of(row: &AnyRow) -> Result<Customer, sqlx::Error> {
+pub(super) fn customer_of(row: &AnyRow) -> Result<Customer, sqlx::Error> {
     Ok(Customer {
         tenant_id: row.try_get("tenant_id")?,
         name: row.try_get("name")?,
@@ -233,7 +233,7 @@ fn customer_of(row: &AnyRow) -> Result<Customer, sqlx::Error> {
     })
 }
 
-fn site_of(row: &AnyRow) -> Result<Site, sqlx::Error> {
+pub(super) fn site_of(row: &AnyRow) -> Result<Site, sqlx::Error> {
     Ok(Site {
         tenant_id: row.try_get("tenant_id")?,
         site_id: row.try_get("site_id")?,
@@ -243,7 +243,7 @@ fn site_of(row: &AnyRow) -> Result<Site, sqlx::Error> {
     })
 }
 
-fn contact_of(row: &AnyRow) -> Result<Contact, sqlx::Error> {
+pub(super) fn contact_of(row: &AnyRow) -> Result<Contact, sqlx::Error> {
     Ok(Contact {
         tenant_id: row.try_get("tenant_id")?,
         contact_id: row.try_get("contact_id")?,

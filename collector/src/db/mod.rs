@@ -16,6 +16,7 @@ use sqlx::{AnyConnection, AnyPool, Connection as _, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub(crate) mod dump;
+mod log_again;
 pub(crate) mod multi_row;
 
 /// What every store function takes: a connection inside somebody's transaction (or a reader's).
@@ -101,6 +102,17 @@ impl Db {
     /// Which database it is.
     pub(crate) fn engine(&self) -> Engine {
         self.engine
+    }
+
+    /// Makes durable what SQLite reads back from its log ([`log_again`]); once, before anything is acknowledged.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub(crate) async fn write_log_again(&self) -> anyhow::Result<()> {
+        match self.engine {
+            Engine::Sqlite => log_again::write_log_again(&self.writer).await.context("writing SQLite's log again"),
+            Engine::Postgres => Ok(()),
+        }
     }
 
     /// A connection for single reads.

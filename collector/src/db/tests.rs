@@ -1,6 +1,6 @@
 //! What the stores rely on, asked of both databases.
 
-use super::testing::both_databases;
+use super::testing::{TestDb, both_databases};
 use super::{Db, Turn, next_number};
 
 both_databases!(
@@ -64,4 +64,22 @@ async fn blobs_and_nulls_come_back_as_they_went_in(db: Db) {
         Ok(())
     }
     go(&db).await.expect("round trip");
+}
+
+#[tokio::test]
+async fn the_log_that_is_written_again_is_the_log_that_it_was() {
+    async fn go() -> anyhow::Result<()> {
+        let test = TestDb::sqlite().await;
+        let log = format!("{}-wal", test.url.trim_start_matches("sqlite:"));
+        transact!(test.db, Turn::Intake, |tx| { Ok(next_number(tx, "ticket").await?) });
+        let before = std::fs::read(&log)?;
+        std::fs::File::options().write(true).open(&log)?.set_modified(std::time::SystemTime::UNIX_EPOCH)?;
+        test.db.write_log_again().await?;
+        assert!(!before.is_empty() && std::fs::read(&log)? == before);
+        assert!(std::fs::metadata(&log)?.modified()? > std::time::SystemTime::UNIX_EPOCH, "it was written");
+        let next = transact!(test.db, Turn::Intake, |tx| { Ok(next_number(tx, "ticket").await?) });
+        assert_eq!(next, 2);
+        Ok(())
+    }
+    go().await.expect("the log is written again");
 }

@@ -2,12 +2,11 @@
 //!
 //! A service that stands in no group is a group of one. Staff create groups; an appliance only declares its services.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use sqlx::Row as _;
 
-use crate::db::Conn;
+use crate::db::{Conn, multi_row};
 
 /// A group as staff declare it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,35 +58,57 @@ pub(crate) fn check(group: &Group) -> Result<(), BadGroup> {
     }
 }
 
+const COLUMNS: &str = "g.tenant_id, g.group_id, g.name, g.needs, m.appliance_id, m.service";
+const BY_CUSTOMER: &str = "FROM service_groups g JOIN service_group_members m ON m.tenant_id = g.tenant_id AND m.group_id = g.group_id WHERE (g.tenant_id)";
+const BY_KEY: &str = "FROM service_groups g JOIN service_group_members m ON m.tenant_id = g.tenant_id AND m.group_id = g.group_id \
+     WHERE (g.tenant_id, g.group_id)";
+
 /// A customer's groups with their members.
-pub(crate) async fn list(conn: &mut Conn, tenant_id: &str) -> Result<Vec<Group>, sqlx::Error> {
-    let groups = sqlx::query("SELECT group_id, name, needs FROM service_groups WHERE tenant_id = $1 ORDER BY group_id")
-        .bind(tenant_id)
-        .fetch_all(&mut *conn)
-        .await?;
-    let members = sqlx::query(
-        "SELECT group_id, appliance_id, service FROM service_group_members WHERE tenant_id = $1 ORDER BY appliance_id, service",
-    )
-    .bind(tenant_id)
-    .fetch_all(conn)
-    .await?;
-    let mut found = Vec::with_capacity(groups.len());
-    for row in &groups {
-        found.push(Group {
-            tenant_id: tenant_id.to_owned(),
-            group_id: row.try_get("group_id")?,
-            name: row.try_get("name")?,
-            needs: u32::try_from(row.try_get::<i64, _>("needs")?).unwrap_or(u32::MAX),
+///
+/// # Errors
+/// If the database refuses.
+pub(crate) async fn list(conn: &mut Conn, tenant_id: &str) -> anyhow::Result<Vec<Group>> {
+    of_customers(conn, &[vec![tenant_id.to_owned()]]).await
+}
+
+/// The groups of these customers with their members.
+///
+/// # Errors
+/// If the database refuses.
+pub(crate) async fn of_customers(conn: &mut Conn, tenants: &[Vec<String>]) -> anyhow::Result<Vec<Group>> {
+    Ok(gathered(multi_row::tuples(conn, COLUMNS, BY_CUSTOMER, tenants).await?))
+}
+
+/// A customer's groups in which any of these appliances stands, with all their members.
+///
+/// # Errors
+/// If the database refuses.
+pub(crate) async fn touching(conn: &mut Conn, tenant_id: &str, appliances: &BTreeSet<String>) -> anyhow::Result<Vec<Group>> {
+    let keys: Vec<Vec<String>> = appliances.iter().map(|id| vec![tenant_id.to_owned(), id.clone()]).collect();
+    let from = "FROM service_group_members WHERE (tenant_id, appliance_id)";
+    let touched: BTreeSet<Vec<String>> = multi_row::tuples(conn, "tenant_id, group_id", from, &keys).await?.into_iter().collect();
+    let keys: Vec<Vec<String>> = touched.into_iter().collect();
+    Ok(gathered(multi_row::tuples(conn, COLUMNS, BY_KEY, &keys).await?))
+}
+
+/// A member with its group: customer, group, its name, its need, appliance, service.
+type MemberRow = (String, String, String, u32, String, String);
+
+fn gathered(rows: Vec<MemberRow>) -> Vec<Group> {
+    let mut found: BTreeMap<(String, String), Group> = BTreeMap::new();
+    for (tenant_id, group_id, name, needs, appliance_id, service) in rows {
+        let group = found.entry((tenant_id.clone(), group_id.clone())).or_insert_with(|| Group {
+            tenant_id,
+            group_id,
+            name,
+            needs,
             members: Vec::new(),
         });
+        group.members.push(GroupMember { appliance_id, service });
     }
-    for row in &members {
-        let group_id: String = row.try_get("group_id")?;
-        if let Some(group) = found.iter_mut().find(|group| group.group_id == group_id) {
-            group.members.push(GroupMember { appliance_id: row.try_get("appliance_id")?, service: row.try_get("service")? });
-        }
-    }
-    Ok(found)
+    let mut groups: Vec<Group> = found.into_values().collect();
+    groups.iter_mut().for_each(|group| group.members.sort());
+    groups
 }
 
 /// Writes a group and its members, whether it existed or not. The caller audits it and marks the change.

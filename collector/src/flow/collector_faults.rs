@@ -2,6 +2,8 @@
 //!
 //! They take the same way as an agent's faults. Their tickets have the source `internal`: the vendor's engineers are asked first.
 
+use std::collections::BTreeSet;
+
 use mainstay_shared::fault::{FaultChangeKind, FaultGrounds, FaultKey, Level};
 use mainstay_shared::time_source::UnixMs;
 
@@ -55,7 +57,7 @@ pub(crate) async fn raise_found(
 ) -> anyhow::Result<Option<Ticket>> {
     let desk = Desk { config, now, actor: audit::SYSTEM };
     let key = FaultKey::new(found.component, found.code);
-    let mut scene = Scene::load(tx, desk, &who.tenant_id).await?;
+    let mut scene = Scene::load(tx, desk, &who.tenant_id, BTreeSet::from([who.appliance_id.clone()])).await?;
     if !scene.is_open(&who.appliance_id, &key) {
         let told = Told {
             who,
@@ -89,7 +91,7 @@ pub(crate) async fn clear(
     summary: &str,
 ) -> anyhow::Result<()> {
     let desk = Desk { config, now, actor: audit::SYSTEM };
-    let mut scene = Scene::load(tx, desk, &who.tenant_id).await?;
+    let mut scene = Scene::load(tx, desk, &who.tenant_id, BTreeSet::from([who.appliance_id.clone()])).await?;
     scene.clear_all(tx, desk, &who.appliance_id, &FaultKey::new(component, code), summary).await?;
     scene.settle(tx, desk).await
 }
@@ -102,7 +104,7 @@ pub(crate) async fn appliance_is_back(tx: &mut Conn, config: &Config, now: UnixM
     let desk = Desk { config, now, actor: audit::SYSTEM };
     links::is_back(tx, &who.tenant_id, &who.appliance_id).await?;
     mark_change(tx).await?;
-    let mut scene = Scene::load(tx, desk, &who.tenant_id).await?;
+    let mut scene = Scene::load(tx, desk, &who.tenant_id, BTreeSet::from([who.appliance_id.clone()])).await?;
     scene.landscape.hears(&who.appliance_id, now);
     scene.clear_all(tx, desk, &who.appliance_id, &FaultKey::new(COMPONENT_LINK, CODE_SILENT), "heard_again").await?;
     scene.settle(tx, desk).await

@@ -3,7 +3,7 @@
 //! Runs inside the transaction that takes the report: all of a report commits together, or nothing. [`Scene`] loads everything
 //! first and brings the rules of faults, tickets and severity together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mainstay_shared::fault::{FaultChange, FaultChangeKind};
 use mainstay_shared::ids::RecordId;
@@ -35,7 +35,7 @@ pub(crate) struct ArrivedChange {
 /// If the database refuses.
 pub(crate) async fn weigh_again(tx: &mut Conn, config: &Config, now: UnixMs, tenant_id: &str) -> anyhow::Result<()> {
     let desk = Desk { config, now, actor: audit::SYSTEM };
-    Scene::load(tx, desk, tenant_id).await?.settle(tx, desk).await
+    Scene::load(tx, desk, tenant_id, BTreeSet::new()).await?.settle(tx, desk).await
 }
 
 /// Takes the changes of one report, in order, received at `now`.
@@ -54,7 +54,7 @@ pub(crate) async fn faults_arrive(
     }
     let actor = format!("appliance:{}", who.appliance_id);
     let desk = Desk { config, now, actor: &actor };
-    let mut scene = Scene::load(tx, desk, &who.tenant_id).await?;
+    let mut scene = Scene::load(tx, desk, &who.tenant_id, BTreeSet::from([who.appliance_id.clone()])).await?;
     scene.landscape.hears(&who.appliance_id, now);
     let clears: BTreeMap<String, UnixMs> = changes
         .iter()

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use mainstay_shared::time_source::UnixMs;
+use tokio::sync::mpsc;
 
 use super::World;
 use crate::db::{Turn, transact};
@@ -63,9 +64,8 @@ pub(crate) async fn once(world: &World, way: &Way, stop: &Stop) -> anyhow::Resul
         if claimed.is_empty() {
             break;
         }
-        for settled in join_all(claimed.iter().map(|notice| send(world, way, stop, notice))).await {
-            sent += usize::from(settled? == Settled::Sent);
-        }
+        let settled = send_all(world, way, stop, &claimed).await?;
+        sent += settled.iter().filter(|settled| **settled == Settled::Sent).count();
     }
     Ok(sent)
 }
@@ -81,28 +81,72 @@ async fn claim(world: &World) -> anyhow::Result<Vec<Notice>> {
     Ok(transact!(world.db, Turn::Intake, |tx| { Ok(outbox::claim(tx, now, BATCH).await?) }))
 }
 
-async fn send(world: &World, way: &Way, stop: &Stop, notice: &Notice) -> anyhow::Result<Settled> {
-    let (outcome, held) = hand_over(world, way, notice).await;
-    let notice = &held;
-    let begun = world.time.monotonic();
-    let settled = loop {
-        match settle(world, notice, &outcome).await {
-            Ok(settled) => break settled,
-            // What the server took must not be forgotten because the database is away: it would be sent again.
-            Err(error) if outcome == Outcome::Acknowledged && !stop.is_stopping() && within(world, begun) => {
-                tracing::warn!(notice = %notice.notice_id, error = %format!("{error:#}"), "taken by the mail server, not recorded yet");
-                tokio::time::sleep(SETTLE_PAUSE).await;
-            }
-            Err(error) => return Err(error),
-        }
+/// Hands all of them over at once. What is answered while earlier answers are being recorded is recorded together, next: one after
+/// the other at the end of a customer's chain of events, not side by side against each other.
+async fn send_all(world: &World, way: &Way, stop: &Stop, claimed: &[Notice]) -> anyhow::Result<Vec<Settled>> {
+    let (done, mut answers) = mpsc::channel(claimed.len().max(1));
+    let handing = async move {
+        let each = claimed.iter().map(|notice| async {
+            let answer = hand_over(world, way, notice).await;
+            // The other side listens until all have answered.
+            done.send(answer).await
+        });
+        join_all(each).await
     };
-    tracing::info!(notice = %notice.notice_id, kind = %notice.kind, subject = %notice.subject_id, tries = notice.tries, ?outcome, ?settled, "notice");
+    let recording = async {
+        let (mut settled, mut failed, mut batch) = (Vec::new(), Ok(()), Vec::new());
+        while answers.recv_many(&mut batch, claimed.len()).await > 0 {
+            match record(world, stop, std::mem::take(&mut batch)).await {
+                Ok(recorded) => settled.extend(recorded),
+                Err(error) => failed = Err(error),
+            }
+        }
+        failed.map(|()| settled)
+    };
+    let (handed, settled) = tokio::join!(handing, recording);
+    anyhow::ensure!(handed.iter().all(Result::is_ok), "an answer of the mail server was not recorded");
+    settled
+}
+
+/// Records what the mail server said. What it took is recorded in one transaction; anything else carries the server's own words and
+/// stands alone, so that it can't hold up the others.
+async fn record(world: &World, stop: &Stop, answers: Vec<(Outcome, Notice)>) -> anyhow::Result<Vec<Settled>> {
+    let (taken, others): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(outcome, _)| *outcome == Outcome::Acknowledged);
+    let mut settled = if taken.is_empty() { Vec::new() } else { record_taken(world, stop, &taken).await? };
+    for other in others {
+        settled.extend(settle(world, std::slice::from_ref(&other)).await?);
+    }
     Ok(settled)
 }
 
-async fn settle(world: &World, notice: &Notice, outcome: &Outcome) -> anyhow::Result<Settled> {
+async fn record_taken(world: &World, stop: &Stop, taken: &[(Outcome, Notice)]) -> anyhow::Result<Vec<Settled>> {
+    let begun = world.time.monotonic();
+    loop {
+        match settle(world, taken).await {
+            // What the server took must not be forgotten because the database is away: it would be sent again.
+            Err(error) if !stop.is_stopping() && within(world, begun) => {
+                let notices: Vec<&str> = taken.iter().map(|(_, notice)| notice.notice_id.as_str()).collect();
+                tracing::warn!(?notices, error = %format!("{error:#}"), "taken by the mail server, not recorded yet");
+                tokio::time::sleep(SETTLE_PAUSE).await;
+            }
+            settled => return settled,
+        }
+    }
+}
+
+async fn settle(world: &World, answers: &[(Outcome, Notice)]) -> anyhow::Result<Vec<Settled>> {
     let now = world.time.now();
-    Ok(transact!(world.db, Turn::Intake, |tx| { outbox::settle(tx, now, notice, outcome).await }))
+    let settled = transact!(world.db, Turn::Intake, |tx| {
+        let mut settled = Vec::with_capacity(answers.len());
+        for (outcome, notice) in answers {
+            settled.push(outbox::settle(tx, now, notice, outcome).await?);
+        }
+        Ok(settled)
+    });
+    for ((outcome, notice), settled) in answers.iter().zip(&settled) {
+        tracing::info!(notice = %notice.notice_id, kind = %notice.kind, subject = %notice.subject_id, tries = notice.tries, ?outcome, ?settled, "notice");
+    }
+    Ok(settled)
 }
 
 fn within(world: &World, begun: Duration) -> bool {

@@ -1,4 +1,5 @@
-//! The scene of a decision: one customer's appliances, services, groups, tickets and episodes at one moment, loaded once.
+//! The scene of a decision: a customer's living tickets, their episodes, and the appliances, services and groups that these or the
+//! story touch, at one moment, loaded once.
 //!
 //! Used by every story that brings faults (an agent's report, the collector's own findings, silence). It asks the pure rules and
 //! writes through `record`; it decides nothing itself. Kept up to date as changes are taken, so that a batch sees its own effects.
@@ -29,14 +30,21 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    pub(super) async fn load(tx: &mut Conn, desk: Desk<'_>, tenant_id: &str) -> anyhow::Result<Self> {
-        let landscape = landscape::load(tx, tenant_id, desk.now, desk.config.silence_after).await?;
+    /// `about`: the appliances that the story tells of.
+    pub(super) async fn load(
+        tx: &mut Conn,
+        desk: Desk<'_>,
+        tenant_id: &str,
+        mut about: BTreeSet<String>,
+    ) -> anyhow::Result<Self> {
         let window_ms = i64::try_from(desk.config.flap_window.as_millis()).unwrap_or(i64::MAX);
         let since = desk.now.plus_ms(-window_ms);
         let mut by_ticket: BTreeMap<String, Vec<Episode>> = BTreeMap::new();
         for episode in faults::of_candidates(tx, tenant_id, since).await? {
+            about.insert(episode.appliance_id.clone());
             by_ticket.entry(episode.ticket_id.clone()).or_default().push(episode);
         }
+        let landscape = landscape::load(tx, tenant_id, about, desk.now, desk.config.silence_after).await?;
         let found = tickets::candidates(tx, tenant_id, since).await?;
         let with_episodes = |ticket: Ticket| {
             let episodes = by_ticket.remove(&ticket.ticket_id).unwrap_or_default();

@@ -123,7 +123,8 @@ async fn falls(
         }
     }
     let desk = Desk { config: &world.config, now, actor: audit::SYSTEM };
-    let mut scene = Scene::load(tx, desk, tenant_id).await?;
+    let about = marked.iter().map(|link| link.appliance_id.clone()).collect();
+    let mut scene = Scene::load(tx, desk, tenant_id, about).await?;
     let key = FaultKey::new(COMPONENT_LINK, CODE_SILENT);
     for link in marked {
         let site = sites.get(&(link.tenant_id.clone(), link.site_id.clone()));

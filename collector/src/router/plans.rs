@@ -31,7 +31,7 @@ use crate::web::sample;
 both_databases!(nothing_that_recurs_reads_a_growing_table_whole);
 
 /// What grows with time or with the fleet.
-const GROWING: [&str; 14] = [
+const GROWING: [&str; 17] = [
     "tickets",
     "episodes",
     "events",
@@ -46,9 +46,13 @@ const GROWING: [&str; 14] = [
     "patch_reports",
     "offer_links",
     "installed",
+    "sites",
+    "declared_services",
+    "service_group_members",
 ];
 
-/// Indexes of what is not settled: reading one whole reads what is open, waits or is due, however long the history is.
+/// Indexes of what is not settled: reading one whole reads what is open, waits or is due, however long the history is. Who asks for
+/// rows by their keys (`IN (VALUES ..)`) needs not even that.
 const UNSETTLED: [&str; 15] = [
     "offers_living",
     "offers_by_expiry",
@@ -68,7 +72,18 @@ const UNSETTLED: [&str; 15] = [
 ];
 
 /// Statements that may: the beginning of their text, and why.
-const EXCUSED: [(&str, &str); 5] = [
+const EXCUSED: [(&str, &str); 9] = [
+    (
+        "SELECT CAST(json_agg(json_build_array(appliance_id, name)) AS TEXT) FROM appliances",
+        "so small a table PostgreSQL reads whole for many keys",
+    ),
+    ("SELECT CAST(json_agg(json_build_array(tenant_id, site_id, name, time_zone)) AS TEXT) FROM sites", "likewise"),
+    ("SELECT * FROM sites WHERE (tenant_id) IN", "likewise: ten of forty customers"),
+    (
+        "SELECT CAST(json_agg(json_build_array(g.tenant_id, g.group_id, g.name, g.needs, m.appliance_id, m.service)) AS TEXT) \
+      FROM service_groups g JOIN service_group_members m ON m.tenant_id = g.tenant_id AND m.group_id = g.group_id WHERE (g.tenant_id) IN",
+        "likewise: ten of forty customers",
+    ),
     (
         "SELECT product, version, COUNT(*) AS n FROM installed",
         "the versions of the fleet are counted from their small index alone",
@@ -79,7 +94,7 @@ const EXCUSED: [(&str, &str); 5] = [
         "silence looks at all links sixty times in the time after which it counts",
     ),
     ("SELECT tenant_id, appliance_id FROM appliances", "once a night, for the samples of each"),
-    ("SELECT state AS label, COUNT(*) AS n FROM appliances", "the fleet is counted from its small index alone"),
+    ("SELECT state AS label, COUNT(*) AS n FROM appliances", "the fleet is counted once a minute"),
 ];
 
 /// The statements that the database layer logged.
@@ -125,6 +140,10 @@ async fn history(db: &Db) -> anyhow::Result<()> {
         "INSERT INTO sites SELECT 'c' || CAST(i AS TEXT), 'main', 'Main', 'City', 'UTC' FROM n WHERE i <= 40",
         "INSERT INTO appliances SELECT 'c' || CAST(i % 40 + 1 AS TEXT), 'a' || CAST(i AS TEXT), 'main', 'box', 'p', 'v', 'm', 's', 'single',
            '[]', '0', 'Linux', 'active', '', 'e' || CAST(i AS TEXT), '', 0 FROM n",
+        "INSERT INTO sites SELECT 'c' || CAST(i % 40 + 1 AS TEXT), 's' || CAST(i AS TEXT), 'Branch', 'City', 'UTC' FROM n",
+        "INSERT INTO declared_services SELECT tenant_id, appliance_id, 'web', 'Web', '[]', 60, 0 FROM appliances WHERE name = 'box'",
+        "INSERT INTO service_groups SELECT tenant_id, appliance_id, 'Web', 1 FROM appliances WHERE name = 'box'",
+        "INSERT INTO service_group_members SELECT tenant_id, appliance_id, appliance_id, 'web' FROM appliances WHERE name = 'box'",
         "INSERT INTO links (tenant_id, appliance_id, last_seen_at, epoch, attempt, nonce, nonce_before, clock_offset_ms, backlog, present_values,
            services, goodbye_reason) SELECT tenant_id, appliance_id, 1795334390000, 'e', 1, '', '', 0, 0, '{}', '{}', '' FROM appliances
            WHERE name = 'box'",
@@ -277,7 +296,7 @@ async fn whole_reads(conn: &mut Conn, engine: Engine, text: &str) -> anyhow::Res
                 Engine::Sqlite => {
                     line.starts_with(&format!("SCAN {name}"))
                         && line.split_whitespace().nth(1) == Some(name)
-                        && !UNSETTLED.iter().any(|index| line.ends_with(index))
+                        && (text.contains("IN (VALUES") || !UNSETTLED.iter().any(|index| line.ends_with(index)))
                 }
                 Engine::Postgres => line.contains(&format!("Seq Scan on {table} ")),
             })

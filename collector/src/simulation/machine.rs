@@ -143,7 +143,7 @@ impl Machine {
             uptime_s,
         };
         let kind = judge(&opened.starts, &host.boot_id, uptime_s);
-        announce(&spool, kind, host, self.config.declared_services(), time.now()).await.expect("the start is accepted");
+        announce(&spool, kind, host, (self.config.declared_services(), None), time.now()).await.expect("the start is accepted");
         if kind == StartKind::AfterUnexpectedReboot {
             self.sudden_reboots += 1;
         }
@@ -273,7 +273,7 @@ impl Machine {
             epoch: run.spool.epoch().clone(),
             sent_at: run.time.now(),
             wait_s: 55,
-            values: current.values,
+            values: current.values(),
             services: current.services,
             backlog: stats.fault_records + stats.sample_records,
             done: Vec::new(),

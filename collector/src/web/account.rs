@@ -1,6 +1,8 @@
 //! The reader's own account: language, open sessions, and API tokens. A token's secret is shown on the answer to the form that
 //! made it and never again; making one asks for a fresh code (R12).
 
+use std::collections::HashMap;
+
 use askama::Template;
 use axum::Extension;
 use axum::extract::{Form, Path, Query, State};
@@ -8,12 +10,12 @@ use axum::response::Response;
 use mainstay_shared::time_source::UnixMs;
 use serde::Deserialize;
 
+use super::choice::Choice;
 use super::shell::{PageError, PageResult, Said, Shell, back_to, page, said};
-use super::ticket::After;
 use crate::api::access::{Principal, Viewer};
 use crate::api::sessions::sign_in::{self, TokenOutcome, WantedToken};
 use crate::api::sessions::{rules, store, tokens};
-use crate::customers::{Customer, Role, listing};
+use crate::customers::{Role, listing};
 use crate::flow::World;
 use crate::words::when;
 
@@ -44,24 +46,33 @@ struct AccountPage {
     sessions: Vec<SessionRow>,
     tokens: Vec<TokenRow>,
     roles: Vec<&'static str>,
-    customers: Vec<Customer>,
+    choice: Choice,
     /// A token just made: shown once.
     secret: Option<String>,
 }
 
-async fn form(world: &World, viewer: &Viewer, principal: &Principal, said: Option<Said>, secret: Option<String>) -> PageResult {
+/// What is told above the page.
+#[derive(Default)]
+struct Told {
+    said: Option<Said>,
+    secret: Option<String>,
+}
+
+async fn form(world: &World, viewer: &Viewer, principal: &Principal, told: Told, find: Option<String>) -> PageResult {
     let shell = Shell::of(world, viewer, principal, "account", "/account");
     let (w, now) = (shell.w, world.time.now());
     let mut conn = world.db.snapshot().await?;
-    let customers = listing::customers(&mut conn, None).await?;
     let sessions = store::of_staff(&mut conn, &principal.staff_id).await?;
     let tokens = tokens::of_staff(&mut conn, &principal.staff_id).await?;
+    let bound = tokens.iter().filter_map(|token| token.tenant_id.clone()).collect();
+    let names = listing::names(&mut conn, &bound).await?;
+    let choice = Choice::load(&mut conn, None, find).await?;
     let own = principal.session().map(|session| (session.session_hash.clone(), session.username.clone())).unwrap_or_default();
     let title = w.t("account.title");
     page(&AccountPage {
         shell: shell.titled(title),
         now: now.0,
-        said,
+        said: told.said,
         username: own.1,
         sessions: sessions
             .iter()
@@ -72,16 +83,16 @@ async fn form(world: &World, viewer: &Viewer, principal: &Principal, said: Optio
                 until: when::moment(session.expires_at, "UTC"),
             })
             .collect(),
-        tokens: tokens.iter().map(|token| token_row(token, &customers, now)).collect(),
+        tokens: tokens.iter().map(|token| token_row(token, &names, now)).collect(),
         roles: Role::ALL.into_iter().filter(|role| rules::covers(principal.role, *role)).map(Role::as_str).collect(),
-        customers,
-        secret,
+        choice,
+        secret: told.secret,
     })
 }
 
-fn token_row(token: &tokens::Token, customers: &[Customer], now: UnixMs) -> TokenRow {
+fn token_row(token: &tokens::Token, names: &HashMap<String, String>, now: UnixMs) -> TokenRow {
     let verdict = rules::judge_token(token, now);
-    let customer = token.tenant_id.as_ref().map(|id| customers.iter().find(|c| &c.tenant_id == id).map_or(id, |c| &c.name));
+    let customer = token.tenant_id.as_ref().map(|id| names.get(id).unwrap_or(id));
     TokenRow {
         id: token.token_id.clone(),
         name: token.name.clone(),
@@ -98,15 +109,23 @@ fn token_row(token: &tokens::Token, customers: &[Customer], now: UnixMs) -> Toke
     }
 }
 
+/// What the address may ask.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Wish {
+    said: Option<String>,
+    /// A customer to whom a token is to be bound.
+    find: Option<String>,
+}
+
 /// `GET /account`.
 pub(crate) async fn show(
     State(world): State<World>,
     Extension(viewer): Extension<Viewer>,
     Extension(principal): Extension<Principal>,
-    Query(after): Query<After>,
+    Query(wish): Query<Wish>,
 ) -> PageResult {
-    let said = said(crate::words::Words(viewer.language), after.said.as_deref());
-    form(&world, &viewer, &principal, said, None).await
+    let said = said(crate::words::Words(viewer.language), wish.said.as_deref());
+    form(&world, &viewer, &principal, Told { said, secret: None }, wish.find).await
 }
 
 /// `POST /account/sessions/end-others`.
@@ -148,7 +167,7 @@ pub(crate) async fn make_token(
         days: wish.days.parse().unwrap_or(0),
     };
     match sign_in::make_token(&world, session, wanted, &wish.code).await? {
-        TokenOutcome::Made { secret } => form(&world, &viewer, &principal, None, Some(secret)).await,
+        TokenOutcome::Made { secret } => form(&world, &viewer, &principal, Told { said: None, secret: Some(secret) }, None).await,
         TokenOutcome::WrongCode => Ok(back_to("/account", "refused_code")),
         TokenOutcome::TooManyRights => Ok(back_to("/account", "refused_rights")),
         TokenOutcome::BadWish => Ok(back_to("/account", "refused_bad_form")),

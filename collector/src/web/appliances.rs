@@ -7,12 +7,11 @@ use axum::Extension;
 use axum::extract::{Query, State};
 use serde::Deserialize;
 
+use super::choice::Choice;
 use super::overview::Names;
 use super::shell::{PageResult, Shell, page};
 use crate::api::access::{Principal, Viewer};
 use crate::appliances::listing::{self, ApplianceNow};
-use crate::customers::Customer;
-use crate::customers::listing::customers as customers_of;
 use crate::flow::World;
 use crate::words::Words;
 use crate::words::when;
@@ -24,6 +23,7 @@ const PAGE: i64 = 100;
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Wish {
     customer: Option<String>,
+    find: Option<String>,
     /// The last id of the page before.
     after: Option<String>,
 }
@@ -50,8 +50,7 @@ struct Row {
 struct AppliancesPage {
     shell: Shell,
     now: i64,
-    customer: String,
-    customers: Vec<Customer>,
+    choice: Choice,
     standings: Vec<(&'static str, usize)>,
     rows: Vec<Row>,
     next: Option<String>,
@@ -77,20 +76,19 @@ pub(crate) async fn show(
 ) -> PageResult {
     let shell = Shell::of(&world, &viewer, &principal, "appliances", "/appliances");
     let (w, now) = (shell.w, world.time.now());
-    let customer = wish.customer.filter(|customer| !customer.is_empty());
     let mut conn = world.db.snapshot().await?;
+    let choice = Choice::load(&mut conn, wish.customer, wish.find).await?;
     let after = wish.after.unwrap_or_default();
-    let mut found = listing::list(&mut conn, customer.as_deref(), &after, PAGE).await?;
+    let mut found = listing::list(&mut conn, choice.only(), &after, PAGE).await?;
     let full = i64::try_from(found.len()).is_ok_and(|count| count == PAGE);
     let next = found.last().filter(|_| full).map(|appliance| appliance.appliance_id.clone());
     let whole = after.is_empty() && !full;
     if after.is_empty() && full {
         let listed: BTreeSet<String> = found.iter().map(|appliance| appliance.appliance_id.clone()).collect();
-        let troubled = listing::troubled(&mut conn, customer.as_deref(), PAGE).await?;
+        let troubled = listing::troubled(&mut conn, choice.only(), PAGE).await?;
         found.extend(troubled.into_iter().filter(|appliance| !listed.contains(&appliance.appliance_id)));
     }
     let names = Names::of_appliances(&mut conn, &found).await?;
-    let customers = customers_of(&mut conn, None).await?;
     found.sort_by(|a, b| (a.standing(), &a.name, &a.appliance_id).cmp(&(b.standing(), &b.name, &b.appliance_id)));
     let mut standings = BTreeMap::new();
     // Counts are of the fleet, or none.
@@ -101,10 +99,9 @@ pub(crate) async fn show(
     page(&AppliancesPage {
         shell: shell.titled(title),
         now: now.0,
-        customer: customer.unwrap_or_default(),
         standings: standings.into_iter().map(|(standing, count): (_, usize)| (standing.as_str(), count)).collect(),
         rows: found.iter().map(|appliance| row(w, appliance, &names, now)).collect(),
-        customers,
+        choice,
         next,
     })
 }

@@ -10,7 +10,9 @@ use serde::Deserialize;
 use super::shell::{PageResult, Shell, page};
 use crate::api::access::{Principal, Viewer};
 use crate::appliances::listing::names;
-use crate::customers::{Contact, Customer, Site, listing, store};
+use crate::customers::listing::Wanted;
+use crate::customers::{Contact, Customer, Site, listing};
+use crate::db::Conn;
 use crate::faults::groups;
 use crate::flow::World;
 
@@ -33,17 +35,24 @@ struct CustomersPage {
     shell: Shell,
     now: i64,
     cards: Vec<Card>,
-    next: Option<usize>,
+    /// The name is asked for: more than a page, or it was typed.
+    many: bool,
+    find: String,
+    next: Option<String>,
 }
 
 /// Customers of a page.
-const PAGE: usize = 20;
+const PAGE: usize = 10;
 
 /// What the address may ask.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Wish {
-    /// Counts from 0.
-    page: Option<usize>,
+    /// A part of the name or the id.
+    #[serde(default)]
+    find: String,
+    /// The last id of the page before.
+    #[serde(default)]
+    after: String,
 }
 
 /// `GET /customers`.
@@ -55,29 +64,47 @@ pub(crate) async fn show(
 ) -> PageResult {
     let shell = Shell::of(&world, &viewer, &principal, "customers", "/customers");
     let mut conn = world.db.snapshot().await?;
-    let customers = listing::customers(&mut conn, None).await?;
-    let from = wish.page.unwrap_or_default().min(customers.len() / PAGE);
-    let next = (customers.len() > (from + 1) * PAGE).then_some(from + 1);
-    let mut cards = Vec::new();
-    for customer in customers.into_iter().skip(from * PAGE).take(PAGE) {
-        let groups = groups::list(&mut conn, &customer.tenant_id).await?;
-        let members = groups.iter().flat_map(|group| &group.members).map(|member| member.appliance_id.clone());
-        let names = names(&mut conn, &members.collect()).await?;
-        cards.push(Card {
-            sites: store::sites(&mut conn, &customer.tenant_id).await?,
-            contacts: store::contacts(&mut conn, &customer.tenant_id).await?,
-            groups: groups.into_iter().map(|group| card(group, &names)).collect(),
-            customer,
-        });
-    }
+    let find = wish.find.trim().to_owned();
+    let wanted = Wanted { find: &find, after: &wish.after, only: None };
+    let mut customers = listing::page(&mut conn, wanted, i64::try_from(PAGE + 1).unwrap_or(i64::MAX)).await?;
+    let more = customers.len() > PAGE;
+    customers.truncate(PAGE);
+    let next = customers.last().filter(|_| more).map(|customer| customer.tenant_id.clone());
     let title = shell.w.t("customers.title");
-    page(&CustomersPage { now: world.time.now().0, shell: shell.titled(title), cards, next })
+    page(&CustomersPage {
+        now: world.time.now().0,
+        shell: shell.titled(title),
+        cards: cards(&mut conn, customers).await?,
+        many: more || !find.is_empty() || !wish.after.is_empty(),
+        find,
+        next,
+    })
 }
 
-fn card(group: groups::Group, names: &HashMap<String, String>) -> GroupCard {
-    let member = |member: groups::GroupMember| {
-        let name = names.get(&member.appliance_id).cloned().unwrap_or_default();
-        (member.appliance_id, name, member.service)
+/// What belongs to these customers, read for all of them at once.
+async fn cards(conn: &mut Conn, customers: Vec<Customer>) -> anyhow::Result<Vec<Card>> {
+    let tenants: Vec<Vec<String>> = customers.iter().map(|customer| vec![customer.tenant_id.clone()]).collect();
+    let sites = listing::sites_of(conn, &tenants).await?;
+    let contacts = listing::contacts_of(conn, &tenants).await?;
+    let groups = groups::of_customers(conn, &tenants).await?;
+    let members = groups.iter().flat_map(|group| &group.members).map(|member| member.appliance_id.clone());
+    let names = names(conn, &members.collect()).await?;
+    let card = |customer: Customer| {
+        let id = &customer.tenant_id;
+        Card {
+            sites: sites.iter().filter(|site| &site.tenant_id == id).cloned().collect(),
+            contacts: contacts.iter().filter(|contact| &contact.tenant_id == id).cloned().collect(),
+            groups: groups.iter().filter(|group| &group.tenant_id == id).map(|group| group_card(group, &names)).collect(),
+            customer,
+        }
     };
-    GroupCard { name: group.name, needs: group.needs, members: group.members.into_iter().map(member).collect() }
+    Ok(customers.into_iter().map(card).collect())
+}
+
+fn group_card(group: &groups::Group, names: &HashMap<String, String>) -> GroupCard {
+    let member = |member: &groups::GroupMember| {
+        let name = names.get(&member.appliance_id).cloned().unwrap_or_default();
+        (member.appliance_id.clone(), name, member.service.clone())
+    };
+    GroupCard { name: group.name.clone(), needs: group.needs, members: group.members.iter().map(member).collect() }
 }

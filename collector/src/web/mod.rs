@@ -10,6 +10,7 @@ pub(crate) mod upload;
 pub(crate) mod sign_in;
 pub(crate) mod events;
 pub(crate) mod drawing;
+pub(crate) mod choice;
 pub(crate) mod clock_view;
 pub(crate) mod overview;
 pub(crate) mod grounds_view;

@@ -6,11 +6,12 @@ use axum::extract::{Form, Query, State};
 use mainstay_shared::severity::BusinessImpact;
 use serde::Deserialize;
 
+use super::choice::Choice;
 use super::shell::{PageResult, Said, Shell, back_to, page, said};
 use super::ticket::by;
 use crate::api::access::{Principal, Viewer};
 use crate::appliances;
-use crate::customers::{Customer, listing, store};
+use crate::customers::store;
 use crate::flow::World;
 use crate::flow::staff_acts::{CustomerRequest, open_for_customer};
 
@@ -31,7 +32,7 @@ struct OpenPage {
     said: Option<Said>,
     /// Too many places for one list: the customer is chosen first.
     choose: bool,
-    customers: Vec<Customer>,
+    choice: Choice,
     places: Vec<Place>,
     impacts: &'static [BusinessImpact],
     given: CallForm,
@@ -44,6 +45,8 @@ pub(crate) struct CallForm {
     #[serde(default)]
     customer: String,
     #[serde(default)]
+    find: String,
+    #[serde(default)]
     place: String,
     #[serde(default)]
     impact: String,
@@ -54,13 +57,16 @@ pub(crate) struct CallForm {
 async fn form(world: &World, viewer: &Viewer, principal: &Principal, given: CallForm, word: Option<&str>) -> PageResult {
     let shell = Shell::of(world, viewer, principal, "open", "/tickets/open");
     let mut conn = world.db.snapshot().await?;
-    let customers = listing::customers(&mut conn, None).await?;
-    let chosen = customers.iter().find(|customer| customer.tenant_id == given.customer);
-    let boxes = appliances::listing::list(&mut conn, chosen.map(|customer| customer.tenant_id.as_str()), "", MANY).await?;
+    let choice = Choice::load(&mut conn, Some(given.customer.clone()), Some(given.find.clone())).await?;
     // A large fleet's list helps nobody: the customer is chosen first, then its places are shown.
-    let few = i64::try_from(boxes.len()).is_ok_and(|count| count < MANY);
+    let boxes = match (choice.only(), choice.many) {
+        (None, true) => Vec::new(),
+        (only, _) => appliances::listing::list(&mut conn, only, "", MANY).await?,
+    };
+    let few = !choice.many && i64::try_from(boxes.len()).is_ok_and(|count| count < MANY);
+    let shown = |id: &str| choice.only().map_or(few, |chosen| chosen == id);
     let mut places = Vec::new();
-    for customer in customers.iter().filter(|customer| chosen.map_or(few, |chosen| chosen.tenant_id == customer.tenant_id)) {
+    for customer in choice.customers.iter().filter(|customer| shown(&customer.tenant_id)) {
         for site in store::sites(&mut conn, &customer.tenant_id).await? {
             let (value, label) = (format!("{}/{}", site.tenant_id, site.site_id), format!("{} / {}", customer.name, site.name));
             let at_site = boxes.iter().filter(|a| a.tenant_id == site.tenant_id && a.site_id == site.site_id);
@@ -76,8 +82,8 @@ async fn form(world: &World, viewer: &Viewer, principal: &Principal, given: Call
         said: said(shell.w, word),
         now: world.time.now().0,
         shell: shell.titled(title),
-        choose: !few || !given.customer.is_empty(),
-        customers,
+        choose: !few || choice.only().is_some(),
+        choice,
         places,
         impacts: BusinessImpact::ALL,
         given,

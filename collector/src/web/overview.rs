@@ -10,12 +10,13 @@ use mainstay_shared::severity::Severity;
 use mainstay_shared::time_source::UnixMs;
 use serde::Deserialize;
 
+use super::choice::Choice;
 use super::clock_view::{self, ClockView};
 use super::shell::{PageResult, Said, Shell, page, said};
 use crate::api::access::{Principal, Viewer};
 use crate::appliances::{self, listing::ApplianceNow};
 use crate::clocks::{self, Clock};
-use crate::customers::{Customer, listing, store as people};
+use crate::customers::{listing, store as people};
 use crate::db::Conn;
 use crate::flow::World;
 use crate::tickets::store::{self, Counts, Filter};
@@ -24,6 +25,8 @@ use crate::words::when;
 
 /// Open tickets shown at once, the most urgent; more are said to exist.
 const MANY: usize = 200;
+/// Customers whose open tickets are counted below the list, those with the most critical ones.
+const CUSTOMERS: usize = 20;
 /// Closed ones a page.
 const PAGE: i64 = 50;
 
@@ -33,6 +36,7 @@ pub(crate) struct Wish {
     /// `closed` shows the closed ones.
     show: Option<String>,
     customer: Option<String>,
+    find: Option<String>,
     below: Option<i64>,
     said: Option<String>,
 }
@@ -71,14 +75,14 @@ struct Overview {
     now: i64,
     said: Option<Said>,
     closed: bool,
-    customer: String,
-    customers: Vec<Customer>,
+    choice: Choice,
     counts: Counts,
     overdue: usize,
     rows: Vec<Row>,
     cut: bool,
     next: Option<i64>,
     by_customer: Vec<CustomerCount>,
+    more_customers: usize,
 }
 
 /// `GET /`.
@@ -91,11 +95,12 @@ pub(crate) async fn show(
     let shell = Shell::of(&world, &viewer, &principal, "tickets", "/");
     let (w, now) = (shell.w, world.time.now());
     let closed = wish.show.as_deref() == Some("closed");
-    let customer = wish.customer.filter(|customer| !customer.is_empty());
     let mut conn = world.db.snapshot().await?;
+    let choice = Choice::load(&mut conn, wish.customer, wish.find).await?;
+    let customer = choice.only();
     let (mut tickets, next) = match closed {
-        true => closed_page(&mut conn, customer.clone(), wish.below).await?,
-        false => (store::urgent(&mut conn, customer.as_deref(), MANY).await?, None),
+        true => closed_page(&mut conn, customer.map(str::to_owned), wish.below).await?,
+        false => (store::urgent(&mut conn, customer, MANY).await?, None),
     };
     let keys: Vec<_> = tickets.iter().map(|ticket| vec![ticket.tenant_id.clone(), ticket.ticket_id.clone()]).collect();
     let clocks = clocks::store::unanswered(&mut conn, &keys).await?;
@@ -103,19 +108,21 @@ pub(crate) async fn show(
         tickets.sort_by_key(|ticket| rank(ticket, clocks.get(&ticket.ticket_id)));
     }
     let names = Names::of_tickets(&mut conn, &tickets).await?;
-    let customers = listing::customers(&mut conn, None).await?;
-    let counts = store::counts(&mut conn, customer.as_deref()).await?;
+    let counts = store::counts(&mut conn, customer).await?;
     let rows: Vec<Row> = tickets.iter().map(|ticket| row(w, ticket, clocks.get(&ticket.ticket_id), now, &names)).collect();
     let overdue = rows.iter().filter(|row| row.clock.as_ref().is_some_and(|clock| clock.mood == "over")).count();
     let title = w.t("overview.title");
+    let mut by_customer = if closed { Vec::new() } else { by_customer(&tickets, &names) };
+    let more_customers = by_customer.len().saturating_sub(CUSTOMERS);
+    by_customer.truncate(CUSTOMERS);
     page(&Overview {
-        by_customer: if closed { Vec::new() } else { by_customer(&tickets, &names) },
+        by_customer,
+        more_customers,
         said: said(w, wish.said.as_deref()),
         shell: shell.titled(title),
         now: now.0,
         closed,
-        customer: customer.unwrap_or_default(),
-        customers,
+        choice,
         counts,
         overdue,
         rows,
@@ -152,7 +159,7 @@ fn rank(ticket: &Ticket, clock: Option<&Clock>) -> (bool, bool, bool, i64, i64) 
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     pub(crate) customer: HashMap<String, String>,
-    pub(crate) site: HashMap<(String, String), (String, String)>,
+    pub(crate) site: listing::SiteNames,
     pub(crate) appliance: HashMap<String, String>,
     pub(crate) staff: HashMap<String, String>,
 }
@@ -168,17 +175,17 @@ pub(crate) struct Named {
 
 impl Names {
     /// The names of what is shown, never of all there is.
-    pub(crate) async fn load(conn: &mut Conn, named: &Named) -> Result<Self, sqlx::Error> {
+    pub(crate) async fn load(conn: &mut Conn, named: &Named) -> anyhow::Result<Self> {
         Ok(Self {
             customer: listing::names(conn, &named.tenants).await?,
-            site: listing::sites(conn, &named.sites).await?,
+            site: listing::site_names(conn, &named.sites).await?,
             appliance: appliances::listing::names(conn, &named.appliances).await?,
             staff: people::all_staff(conn).await?.into_iter().map(|s| (s.staff_id, s.name)).collect(),
         })
     }
 
     /// The names that a list of tickets shows.
-    pub(crate) async fn of_tickets(conn: &mut Conn, tickets: &[Ticket]) -> Result<Self, sqlx::Error> {
+    pub(crate) async fn of_tickets(conn: &mut Conn, tickets: &[Ticket]) -> anyhow::Result<Self> {
         let named = Named {
             tenants: tickets.iter().map(|ticket| ticket.tenant_id.clone()).collect(),
             sites: tickets.iter().map(|ticket| (ticket.tenant_id.clone(), ticket.site_id.clone())).collect(),
@@ -188,7 +195,7 @@ impl Names {
     }
 
     /// The names that a list of appliances shows.
-    pub(crate) async fn of_appliances(conn: &mut Conn, appliances: &[ApplianceNow]) -> Result<Self, sqlx::Error> {
+    pub(crate) async fn of_appliances(conn: &mut Conn, appliances: &[ApplianceNow]) -> anyhow::Result<Self> {
         let named = Named {
             tenants: appliances.iter().map(|appliance| appliance.tenant_id.clone()).collect(),
             sites: appliances.iter().map(|appliance| (appliance.tenant_id.clone(), appliance.site_id.clone())).collect(),

@@ -45,6 +45,10 @@ fn pages() -> Vec<String> {
     ]
     .map(str::to_owned)
     .into();
+    pages.extend(
+        ["/?find=x", "/appliances?find=x", "/tickets/open?find=x", "/account?find=x", "/customers?find=%22%3E%3Cscript%3Ealert"]
+            .map(str::to_owned),
+    );
     pages.extend((1..=4).map(|n| format!("/tickets/T-{n:06}")));
     pages.extend([sample::BOX_A, sample::BOX_OTHER].map(|id| format!("/appliances/{id}")));
     pages

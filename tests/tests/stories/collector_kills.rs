@@ -27,7 +27,7 @@ const SLICE: usize = 15;
 const PEERS: usize = 6;
 
 /// Calls of a collector that takes reports: its records, its answers, the way to PostgreSQL and to the mail server.
-const SYSCALLS: [&str; 7] = ["pwrite64", "fsync", "sendto", "writev", "write", "recvfrom", "epoll_wait"];
+const SYSCALLS: [&str; 7] = ["pwrite64", "fdatasync", "sendto", "writev", "write", "recvfrom", "epoll_wait"];
 
 async fn the_collector_is_killed_between_receive_and_acknowledgement(engine: Engine) -> Result<()> {
     let whole = if is_soak() { WHOLE } else { SLICE };
@@ -92,7 +92,7 @@ impl Sweep {
         let settings = Settings { mail: Some(mail), own_clock: true, clock_offset_s: offset_s, ..Settings::default() };
         let scene = Scene::with(engine, settings).await?;
         let peers = peers(&scene, PEERS, &[], &mut seed).await?;
-        let calls = SYSCALLS.into_iter().map(|call| (call, if call == "fsync" { 2 } else { 8 })).collect();
+        let calls = SYSCALLS.into_iter().map(|call| (call, if call == "fdatasync" { 2 } else { 8 })).collect();
         let answer = Duration::from_millis(50);
         let mut sweep = Self { scene, peers, post, seed, cuts: Cuts::new(), offset_s, answer, calls, points: BTreeMap::new() };
         for _ in 0..3 {
@@ -215,6 +215,11 @@ async fn kill(
                 let is_over = before.reports == 0 && before.mails == 0;
                 if (is_over && time.monotonic() > Duration::from_millis(500)) || time.monotonic() > WITHIN {
                     trap.map_or(Ok(()), Interception::end)?;
+                    // It may strike while it is taken away, and a killed process takes a moment to end.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    if scene.collector.has_ended()? {
+                        break;
+                    }
                     return Ok(None);
                 }
                 tokio::time::sleep(Duration::from_micros(300)).await;

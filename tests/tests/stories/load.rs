@@ -2,7 +2,7 @@
 //! that, at any door of the service. What they raised, cleared and heard acknowledged is the side log that the oracle reads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -29,9 +29,15 @@ pub(crate) struct Flight {
     asking: AtomicUsize,
     asked: AtomicU64,
     refused: AtomicU64,
+    landed: AtomicBool,
 }
 
 impl Flight {
+    /// Whether everything is acknowledged.
+    pub(crate) fn has_landed(&self) -> bool {
+        self.landed.load(Ordering::SeqCst)
+    }
+
     /// Reports whose answer has not come.
     pub(crate) fn asking(&self) -> usize {
         self.asking.load(Ordering::SeqCst)
@@ -209,5 +215,7 @@ pub(crate) async fn peers(scene: &Scene, count: usize, doors: &[String], seed: &
 
 /// All of them deliver at once.
 pub(crate) async fn deliver_all(peers: &mut [LoadedPeer], flight: &Flight) -> Result<()> {
-    futures_util::future::try_join_all(peers.iter_mut().map(|peer| peer.deliver(flight))).await.map(drop)
+    futures_util::future::try_join_all(peers.iter_mut().map(|peer| peer.deliver(flight))).await?;
+    flight.landed.store(true, Ordering::SeqCst);
+    Ok(())
 }

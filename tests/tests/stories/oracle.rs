@@ -3,11 +3,12 @@
 //! the API, the command line and the mail server, never the tables.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::patience::{A_WHILE, eventually};
-use e2e::scripted_mail::{Mood, ScriptedMailServer};
+use e2e::scripted_mail::{Mood, ScriptedMailServer, Taken};
 use serde_json::Value;
 
 use crate::load::LoadedPeer;
@@ -34,7 +35,8 @@ pub(crate) async fn note_cut(post: &ScriptedMailServer, cuts: &mut Cuts) -> Resu
     Ok(())
 }
 
-/// Lets the collector's clock run until every clock has ended and every notice is sent, then judges.
+/// Lets the collector's clock run until every clock has ended and every notice is sent, then judges. Of a collector that fails, its
+/// folder with records and log is kept.
 pub(crate) async fn settle_and_judge(
     scene: &Scene,
     peers: &[LoadedPeer],
@@ -42,31 +44,70 @@ pub(crate) async fn settle_and_judge(
     cuts: &Cuts,
     offset_s: &mut i64,
 ) -> Result<Verdict> {
+    let verdict = async {
+        settle(scene, post, cuts, offset_s).await?;
+        judge(scene, peers, post, cuts).await
+    };
+    verdict.await.with_context(|| format!("its records and its log are kept in {}", keep_evidence(scene).display()))
+}
+
+/// Copies the collector's folder to where it outlives the test.
+fn keep_evidence(scene: &Scene) -> PathBuf {
+    let folder = scene.collector.folder();
+    let kept = std::env::temp_dir().join(format!("mainstay-story-{}", folder.file_name().unwrap_or_default().display()));
+    if let Err(error) = std::process::Command::new("cp").arg("-a").arg(folder).arg(&kept).status() {
+        eprintln!("the evidence can't be kept: {error}");
+    }
+    kept
+}
+
+async fn settle(scene: &Scene, post: &ScriptedMailServer, cuts: &Cuts, offset_s: &mut i64) -> Result<()> {
     for _ in 0..4 {
         *offset_s += 11 * 60;
-        jump(scene, post, *offset_s).await?;
+        jump(scene, post, cuts, *offset_s).await?;
         tokio::time::sleep(Duration::from_millis(1200)).await;
     }
     eventually("every clock to end", A_WHILE, async || Ok((running_clocks(scene).await? == 0).then_some(()))).await?;
     eventually("every notice to be sent", A_WHILE, async || {
         // Leases and back-offs of the past end.
         *offset_s += 200;
-        jump(scene, post, *offset_s).await?;
+        jump(scene, post, cuts, *offset_s).await?;
         tokio::time::sleep(Duration::from_millis(1000)).await;
-        let waiting = scene.collector.command(&["notice", "list", "--state", "waiting", "--json"]).await?.good()?.stdout;
-        Ok((waiting.trim() == "[]").then_some(()))
+        let waiting = waiting(scene).await?;
+        ensure!(waiting.is_empty(), "these wait: {waiting:?}");
+        Ok(Some(()))
     })
-    .await?;
-    judge(scene, peers, post, cuts).await
+    .await
 }
 
 /// Moves the clock between two mails: to one under way, a jump is the end of its lease.
-async fn jump(scene: &Scene, post: &ScriptedMailServer, offset_s: i64) -> Result<()> {
+async fn jump(scene: &Scene, post: &ScriptedMailServer, cuts: &Cuts, offset_s: i64) -> Result<()> {
     post.set_mood(Mood::Dead);
     eventually("the mails under way to end", A_WHILE, async || Ok((post.handing_over() == 0).then_some(()))).await?;
+    // Taken and not recorded yet: another node would take the lease for over. What was taken before a cut may never be recorded.
+    let since = cuts.last().copied().unwrap_or_default();
+    let recorded = async || Ok(waiting(scene).await?.is_disjoint(&acknowledged_since(post, since)).then_some(()));
+    eventually("what was taken to be recorded", A_WHILE, recorded).await?;
     scene.collector.clock()?.jump_to_offset(offset_s)?;
     post.set_mood(Mood::Accepts);
     Ok(())
+}
+
+/// Notices that are not sent.
+async fn waiting(scene: &Scene) -> Result<BTreeSet<String>> {
+    let listed = scene.collector.command(&["notice", "list", "--state", "waiting", "--json"]).await?.good()?.stdout;
+    let listed: Vec<Value> = serde_json::from_str(&listed)?;
+    listed.iter().map(|notice| Ok(text(notice, "notice_id")?.to_owned())).collect()
+}
+
+/// Notices whose sender was told that they are taken, since so many were.
+fn acknowledged_since(post: &ScriptedMailServer, since: usize) -> BTreeSet<String> {
+    post.taken().iter().skip(since).filter(|taken| taken.acknowledged).map(notice_id).collect()
+}
+
+fn notice_id(taken: &Taken) -> String {
+    let id = taken.mail.message_id.split('@').next().unwrap_or_default();
+    id.trim_start_matches('<').to_owned()
 }
 
 async fn running_clocks(scene: &Scene) -> Result<usize> {
@@ -181,8 +222,7 @@ fn copies_are_allowed(post: &ScriptedMailServer, expected: &BTreeSet<String>, cu
     let taken = post.taken();
     let mut copies: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (place, mail) in taken.iter().enumerate() {
-        let id = mail.mail.message_id.split('@').next().unwrap_or_default();
-        copies.entry(id.trim_start_matches('<').to_owned()).or_default().push(place);
+        copies.entry(notice_id(mail)).or_default().push(place);
     }
     for id in expected {
         ensure!(copies.contains_key(id), "notice {id} counts as sent and never reached the mail server");

@@ -46,7 +46,8 @@ fn run() -> anyhow::Result<()> {
     }
     ensure!(matches!(verb, "refresh" | "download"), "expected init, refresh or download");
     ensure!(rustls::crypto::ring::default_provider().install_default().is_ok(), "TLS can't be set up");
-    let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(30)).read_timeout(Duration::from_secs(60)).build()?;
+    let http =
+        reqwest::Client::builder().connect_timeout(Duration::from_secs(30)).read_timeout(Duration::from_secs(60)).build()?;
     let base = arguments.metadata_url.context("--metadata-url: expected an address")?;
     let mut client = Client::open(Http { base, http: http.clone() }, store)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -59,7 +60,8 @@ fn run() -> anyhow::Result<()> {
     let base = arguments.target_base_url.context("--target-base-url: expected an address")?;
     ensure!(!arguments.target_names.is_empty(), "--target-name: expected a target");
     for name in &arguments.target_names {
-        let located = runtime.block_on(client.locate(name, now))?.with_context(|| format!("{name}: nobody signs such a target"))?;
+        let located =
+            runtime.block_on(client.locate(name, now))?.with_context(|| format!("{name}: nobody signs such a target"))?;
         runtime.block_on(download(&http, &base, &located, &place(&folder, name)))?;
     }
     Ok(())
@@ -82,7 +84,10 @@ fn parse() -> anyhow::Result<Arguments> {
     Ok(arguments)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the conformance suite fakes libc's clock; a time source with a floor would hide it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the conformance suite fakes libc's clock; a time source with a floor would hide it"
+)]
 fn system_now() -> UnixMs {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     UnixMs::default().plus(since)

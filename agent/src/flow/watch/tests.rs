@@ -105,7 +105,7 @@ async fn a_service_that_goes_and_comes_back_is_told_and_current_values_follow() 
     let (stop, stopped) = oneshot::channel::<()>();
     let story = async {
         until("the service is up", async || seen.borrow().services.get("web") == Some(&ServiceState::Up)).await;
-        until("the machine is measured", async || seen.borrow().values.contains_key("memory.used_percent")).await;
+        until("the machine is measured", async || seen.borrow().values().contains_key("memory.used_percent")).await;
         drop(listener);
         until("the fault", async || told(&spool).await == ["raised service:web service_down"]).await;
         assert_eq!(seen.borrow().services["web"], ServiceState::Down);
@@ -130,7 +130,7 @@ async fn in_safe_mode_services_are_asked_and_the_machine_is_left_alone_until_the
     let (safe, seen, _) = machine.watch(&spool, true);
     let both = ["raised agent agent_safe_mode", "raised service:web service_down"];
     run(safe, until("the fault", async || told(&spool).await == both)).await.expect("a clean end");
-    assert!(seen.borrow().values.is_empty() && !has_samples(&spool).await);
+    assert!(seen.borrow().values().is_empty() && !has_samples(&spool).await);
     drop(spool);
 
     let spool = machine.spool().await;

@@ -233,9 +233,7 @@ fn sweep(weather: Weather, slice: u64, whole: u64) {
             let outcome = std::panic::catch_unwind(|| run(seed, weather));
             let Ok((cuts, lost)) = outcome else {
                 let test = std::thread::current().name().unwrap_or("sweep").to_owned();
-                panic!(
-                    "seed {seed} failed in {weather:?} ({test}); again: MAINSTAY_SEED={seed} cargo test -p mainstay-agent sweep"
-                );
+                panic!("\nreplay: MAINSTAY_SEED={seed} cargo test -p mainstay-agent sweep (it failed in {weather:?}, {test})");
             };
             points.fetch_add(cuts, Ordering::Relaxed);
             losses.fetch_add(lost, Ordering::Relaxed);
@@ -277,6 +275,13 @@ fn a_sync_that_fails_once_thrice_or_always_costs_nothing_that_was_accepted() {
 #[test]
 fn a_disk_that_is_full_and_has_room_again_costs_samples_at_most_and_they_are_counted() {
     sweep(Weather::FullDisk, 500, 15_000);
+}
+
+#[test]
+fn gaps_in_an_old_segment_are_not_taken_for_rotten_when_the_samples_in_the_open_one_cannot_give_way() {
+    for seed in [250, 660] {
+        run(seed, Weather::FullDisk);
+    }
 }
 
 #[test]

@@ -14,8 +14,34 @@ both_databases!(
     one_bad_record_is_refused_and_the_rest_taken,
     another_record_under_the_same_id_is_a_new_event,
     a_directive_reaches_a_waiting_poll_within_a_second,
+    an_agent_that_can_record_nothing_gets_one_ticket_until_it_records_again,
     two_hundred_reports_at_once_are_each_answered
 );
+
+async fn an_agent_that_can_record_nothing_gets_one_ticket_until_it_records_again(db: Db) {
+    let house = House::open(db, 1).await;
+    let mine = house.enrol().await;
+    let all = "SELECT COUNT(*) FROM tickets WHERE code = $1";
+    let recovered = "SELECT COUNT(*) FROM tickets WHERE code = $1 AND state = 'recovered'";
+    let general = "SELECT COUNT(*) FROM tickets WHERE code = $1 AND severity = 'general'";
+    for (sentence, not_recording_s, opened, over) in [
+        ("all is well", None, 0, 0),
+        ("it may pass", Some(299.0), 0, 0),
+        ("five minutes are enough", Some(300.0), 1, 0),
+        ("one ticket for as long as it lasts", Some(360.0), 1, 0),
+        ("an agent that was started anew still can't", Some(2.0), 1, 0),
+        ("it records again", None, 1, 1),
+        ("and goes on", None, 1, 1),
+    ] {
+        let mut poll = mine.poll(0);
+        poll.values.extend(not_recording_s.map(|span| ("agent.not_recording_s".to_owned(), span)));
+        let (_, answer) = post::<PollReply>(&mine.client, &house.base(), PATH_POLL, &poll).await;
+        answer.expect("answers");
+        let tickets = (house.count(all, "agent_not_recording").await, house.count(recovered, "agent_not_recording").await);
+        assert_eq!(tickets, (opened, over), "{sentence}");
+    }
+    assert_eq!(house.count(general, "agent_not_recording").await, 1);
+}
 
 async fn a_report_is_taken_once_however_often_it_comes(db: Db) {
     let house = House::open(db, 1).await;

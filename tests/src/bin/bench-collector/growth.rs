@@ -97,6 +97,7 @@ fn pages() -> Vec<(&'static str, &'static str)> {
         ("an appliance, a day of health", "/appliances/{a}"),
         ("an appliance, a week of health", "/appliances/{a}?span=week"),
         ("customers with sites and groups", "/customers"),
+        ("customers found by name", "/customers?find=customer+1"),
         ("new ticket, customer chosen", "/tickets/open?customer=g-100000"),
         ("account", "/account"),
         ("figures for Prometheus", "/metrics"),
@@ -110,7 +111,7 @@ fn pages() -> Vec<(&'static str, &'static str)> {
         ("API: appliances", "API/appliances"),
         ("API: an appliance", "API/appliances/{a}"),
         ("API: its health, a day", "API/appliances/{a}/health"),
-        ("API: customers", "API/customers"),
+        ("API: ten customers", "API/customers?limit=10"),
         ("API: groups", "API/customers/g-100000/groups"),
     ]
 }

@@ -87,7 +87,8 @@ fn opened_at(size: Size, now: UnixMs, i: i64) -> i64 {
 fn tables(size: Size, now: UnixMs, sqlite: bool) -> Result<Vec<String>> {
     let Size { appliances, tickets } = size;
     let (customers, closed, now_ms) = (size.customers(), size.tickets - size.live(), now.0);
-    let n = |count: i64| format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})");
+    let n =
+        |count: i64| format!("WITH RECURSIVE n(i) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < {count})");
     let opened = opened(size, now);
     let customer = format!("'g-' || CAST(100000 + i % {customers} AS TEXT)");
     let box_of = format!("'abcdefabcdefabcd' || CAST(1000000000000000 + (i % {appliances}) + 1 AS TEXT)");
@@ -151,7 +152,7 @@ fn samples(size: Size, now: UnixMs, sqlite: bool) -> Result<Vec<String>> {
     let customers = size.customers();
     let rows = |boxes: i64, each: i64| {
         format!(
-            "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {}) INSERT INTO samples (tenant_id, appliance_id, from_at, to_at, metrics)
+            "WITH RECURSIVE n(i) AS (SELECT CAST(0 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < {}) INSERT INTO samples (tenant_id, appliance_id, from_at, to_at, metrics)
              SELECT 'g-' || CAST(100000 + (i % {boxes} + 1) % {customers} AS TEXT), 'abcdefabcdefabcd' || CAST(1000000000000001 + i % {boxes} AS TEXT),
              {} - (i / {boxes} + 2) * 300000, {} - (i / {boxes} + 1) * 300000, {blob} FROM n WHERE true ON CONFLICT DO NOTHING",
             boxes * each - 1, now.0, now.0

@@ -1,0 +1,345 @@
+//! The story of a signed file on this side: what the collector offers and carries goes to the helper, what the helper says goes up.
+//!
+//! The reporter has no rights here: it hands over a descriptor, carries what was typed, tells the states of the business services, and
+//! spools the helper's reports in their order. It must never say "now", agree without a code, or drop a report.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_shared::check::ServiceState;
+use mainstay_shared::directive::Directive;
+use mainstay_shared::patch::{Decision, Installed, PatchReport, PatchStep};
+use mainstay_shared::record::Payload;
+use tokio::sync::{Notify, watch};
+
+use super::watch::Current;
+use crate::checks::{Checker, look};
+use crate::config::Service;
+use crate::helper::protocol::{Answer, KnownFile, Request};
+use crate::lifecycle::StopSignal;
+use crate::patches::{Book, Held, HelperClient, HelperError, Keeper, Limit, Progress, Stage, Typed};
+use crate::pause::Pause;
+use crate::spool::{Spool, SpoolError};
+
+/// While a file waits or runs.
+const TICK: Duration = Duration::from_secs(60);
+/// Nothing is known to wait: root may have brought a file by hand.
+const IDLE: Duration = Duration::from_secs(600);
+/// Between two looks at the services while a new version is on probation.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The services' first states, after a start, may take so long.
+const FIRST_STATES: Duration = Duration::from_secs(60);
+/// Files begun in one round.
+const AT_A_TIME: usize = 16;
+/// Of a script's output, if the whole makes a record too large.
+const SHORT_OUTPUT_CHARS: usize = 4000;
+
+/// What the poll and the fetching share with this story. Clones share it.
+#[derive(Clone)]
+pub(crate) struct PatchDesk {
+    /// What is remembered.
+    pub(crate) keeper: Keeper,
+    /// What the heartbeat shows.
+    pub(crate) progress: Progress,
+    /// There is something to fetch.
+    pub(crate) fetch_now: Arc<Notify>,
+    /// There is something for the helper.
+    pub(crate) help_now: Arc<Notify>,
+}
+
+impl PatchDesk {
+    /// The desk over what `keeper` remembers.
+    pub(crate) fn new(keeper: Keeper) -> Self {
+        keeper.tidy();
+        Self { keeper, progress: Progress::default(), fetch_now: Arc::default(), help_now: Arc::default() }
+    }
+
+    /// Takes a directive over; on return it is on the disk. Whether it was.
+    pub(crate) async fn hear(&self, directive: &Directive) -> bool {
+        let heard = self.keep(|book| book.hear(&directive.id, &directive.ask)).await;
+        self.fetch_now.notify_one();
+        self.help_now.notify_one();
+        heard
+    }
+
+    /// Changes the book; whether the disk took it.
+    pub(crate) async fn keep(&self, change: impl FnOnce(&mut Book)) -> bool {
+        let kept = self.keeper.change(change).await;
+        kept.inspect_err(|error| tracing::error!("the book of offers can't be written: {error:#}")).is_ok()
+    }
+
+    /// Nothing more is to be done about an offer.
+    pub(crate) async fn over(&self, offer_id: &str) {
+        self.keep(|book| book.forget(offer_id)).await;
+        self.progress.hide(offer_id);
+        self.keeper.tidy();
+    }
+}
+
+/// What the story needs.
+pub(crate) struct Patching {
+    /// Shared with the poll and the fetching.
+    pub(crate) desk: PatchDesk,
+    /// The way to the helper.
+    pub(crate) helper: HelperClient,
+    /// Where its reports go.
+    pub(crate) spool: Spool,
+    /// The declared services.
+    pub(crate) services: Vec<Service>,
+    /// Their last states.
+    pub(crate) current: watch::Receiver<Current>,
+    /// Asks them during a probation.
+    pub(crate) checker: Arc<Checker>,
+}
+
+/// What is installed here, as the helper says; none if there is no helper.
+pub(crate) async fn installed(helper: Option<&HelperClient>) -> Option<Installed> {
+    match helper?.ask(Request::Installed, None, Limit::Looking, &Progress::default()).await {
+        Ok(Answer::Installed(installed)) => installed,
+        Ok(_) | Err(HelperError::Absent) => None,
+        Err(error) => {
+            tracing::warn!("what is installed is not known: {error}");
+            None
+        }
+    }
+}
+
+/// Carries until `stop`.
+///
+/// # Errors
+/// When the spool has ended.
+pub(crate) async fn run(patching: Patching, stop: StopSignal) -> anyhow::Result<()> {
+    let pause = Pause::new();
+    let mut absence_told = false;
+    loop {
+        let round = tokio::select! {
+            round = patching.round() => round,
+            () = stop.clone().requested() => return Ok(()),
+        };
+        let wait = match round {
+            Ok(true) => TICK,
+            Ok(false) => IDLE,
+            Err(Trouble::Spool(SpoolError::Stopped)) => return Err(SpoolError::Stopped.into()),
+            Err(Trouble::Helper(HelperError::Absent)) => {
+                if !std::mem::replace(&mut absence_told, true) {
+                    tracing::info!("{}", HelperError::Absent);
+                }
+                if patching.desk.keeper.book().offers.is_empty() { IDLE } else { TICK }
+            }
+            Err(trouble) => {
+                tracing::warn!("patches go on in a minute: {trouble}");
+                TICK
+            }
+        };
+        tokio::select! {
+            () = pause.wait(wait) => {}
+            () = patching.desk.help_now.notified() => {}
+            () = stop.clone().requested() => return Ok(()),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("{0}")]
+    Helper(#[from] HelperError),
+    #[error("a report can't be spooled: {0}")]
+    Spool(#[from] SpoolError),
+}
+
+impl Patching {
+    /// Everything that is to be done now; whether something still waits or runs.
+    async fn round(&self) -> Result<bool, Trouble> {
+        self.hand_over().await?;
+        let files = self.files().await?;
+        self.carry_words(&files).await?;
+        self.pull_reports().await?;
+        for _ in 0..AT_A_TIME {
+            let files = self.files().await?;
+            if let Some(file) = files.iter().find(|file| file.step == PatchStep::Probation) {
+                self.watch_over(&file.sha256).await?;
+            } else {
+                let begins = files.iter().any(|file| matches!(file.step, PatchStep::AwaitingWindow | PatchStep::Applying));
+                if !begins || !self.proceed().await? {
+                    break;
+                }
+            }
+            self.pull_reports().await?;
+        }
+        self.pull_reports().await?;
+        let files = self.files().await?;
+        self.conclude(&files).await;
+        Ok(files.iter().any(|file| !file.step.is_final()))
+    }
+
+    async fn ask(&self, request: Request, limit: Limit) -> Result<Answer, HelperError> {
+        self.helper.ask(request, None, limit, &self.desk.progress).await
+    }
+
+    async fn files(&self) -> Result<Vec<KnownFile>, HelperError> {
+        Ok(match self.ask(Request::List, Limit::Looking).await? {
+            Answer::Files(files) => files,
+            _ => Vec::new(),
+        })
+    }
+
+    /// Files that are whole go to the helper, which copies and judges them.
+    async fn hand_over(&self) -> Result<(), Trouble> {
+        let book = self.desk.keeper.book();
+        for held in book.offers.iter().filter(|held| held.stage == Stage::Complete) {
+            let offer = &held.offer;
+            let file = match std::fs::File::open(self.desk.keeper.file_of(&offer.offer_id)) {
+                Ok(file) => file,
+                Err(error) => {
+                    tracing::warn!(%error, file = offer.file, "a fetched file is gone; it is fetched again");
+                    self.desk.keep(|book| book.with(&offer.offer_id, begin_anew)).await;
+                    self.desk.fetch_now.notify_one();
+                    continue;
+                }
+            };
+            let request = Request::Take { offer_id: Some(offer.offer_id.clone()) };
+            match self.helper.ask(request, Some(file), Limit::Taking, &self.desk.progress).await? {
+                Answer::Refused { code, detail } if matches!(code.as_str(), "busy" | "not_allowed") => {
+                    tracing::warn!(code, detail, file = offer.file, "the helper does not take a file now");
+                }
+                Answer::Refused { code, detail } => {
+                    tracing::error!(code, detail, file = offer.file, "the helper refuses a file");
+                    self.desk.over(&offer.offer_id).await;
+                }
+                _ => {
+                    self.desk.keep(|book| book.with(&offer.offer_id, |held| held.stage = Stage::Handed)).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was typed at a page, and what the vendor took back.
+    async fn carry_words(&self, files: &[KnownFile]) -> Result<(), Trouble> {
+        let book = self.desk.keeper.book();
+        for offer_id in &book.taken_back {
+            match self.ask(Request::TakenBack { offer_id: offer_id.clone() }, Limit::Looking).await? {
+                Answer::Refused { code, .. } if code == "busy" => {}
+                _ => {
+                    self.desk.keep(|book| book.taken_back.retain(|id| id != offer_id)).await;
+                }
+            }
+        }
+        for typed in &book.typed {
+            let file = files.iter().find(|file| file.offer_id.as_ref() == Some(&typed.offer_id));
+            let Some(file) = file else {
+                tracing::warn!(offer = typed.offer_id, "a decision about an offer that the helper does not know is dropped");
+                self.desk.keep(|book| book.typed.retain(|waiting| waiting != typed)).await;
+                continue;
+            };
+            match self.ask(decision(typed, &file.sha256), Limit::Looking).await? {
+                Answer::Refused { code, .. } if code == "busy" => continue,
+                Answer::Refused { code, detail } => {
+                    tracing::warn!(code, detail, offer = typed.offer_id, "a decision typed at a link was not taken");
+                }
+                _ => tracing::info!(offer = typed.offer_id, "a decision typed at a link was taken"),
+            }
+            self.desk.keep(|book| book.typed.retain(|waiting| waiting != typed)).await;
+        }
+        Ok(())
+    }
+
+    /// The helper's reports go into the spool, in their order; the number is kept after each that the spool took.
+    async fn pull_reports(&self) -> Result<(), Trouble> {
+        loop {
+            let after = self.desk.keeper.book().last_report;
+            let Answer::Reports(reports) = self.ask(Request::Reports { after }, Limit::Looking).await? else { return Ok(()) };
+            if reports.is_empty() {
+                return Ok(());
+            }
+            for report in reports {
+                let number = report.number;
+                self.spool_report(report).await?;
+                if !self.desk.keep(|book| book.last_report = number).await {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn spool_report(&self, report: PatchReport) -> Result<(), SpoolError> {
+        let mut short = report.clone();
+        match self.spool.push(Payload::Patch(report)).await {
+            Err(SpoolError::TooLarge { .. }) => {
+                let begin = short.output.chars().count().saturating_sub(SHORT_OUTPUT_CHARS);
+                short.output = short.output.chars().skip(begin).collect();
+                self.spool.push(Payload::Patch(short)).await.map(drop)
+            }
+            pushed => pushed.map(drop),
+        }
+    }
+
+    /// Begins what is due; whether another may be.
+    async fn proceed(&self) -> Result<bool, Trouble> {
+        let services = self.states().await;
+        let request = Request::Proceed { sha256: None, now: false, services };
+        match self.ask(request, Limit::Applying).await? {
+            Answer::File(file) => Ok(file.step == PatchStep::Probation || file.step.is_final()),
+            Answer::Refused { code, detail } => {
+                tracing::warn!(code, detail, "the helper does not begin");
+                Ok(false)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// The states of all declared services; those that were not asked yet are waited for.
+    async fn states(&self) -> BTreeMap<String, ServiceState> {
+        let mut current = self.current.clone();
+        let all = current.wait_for(|current| self.services.iter().all(|service| current.services.contains_key(&service.name)));
+        if tokio::time::timeout(FIRST_STATES, all).await.is_err() {
+            tracing::warn!("not all business services were asked yet");
+        }
+        let known = self.current.borrow().services.clone();
+        let state = |service: &Service| known.get(&service.name).copied().unwrap_or(ServiceState::Unknown);
+        self.services.iter().map(|service| (service.name.clone(), state(service))).collect()
+    }
+
+    /// Looks at the services until the helper has judged the new version; silence is a judgement too.
+    async fn watch_over(&self, sha256: &str) -> Result<(), Trouble> {
+        let pause = Pause::new();
+        loop {
+            let services = look(&self.checker, &self.services).await;
+            match self.ask(Request::Health { services }, Limit::Applying).await {
+                Ok(Answer::File(file)) if file.sha256 == sha256 && file.step == PatchStep::Probation => {}
+                Ok(Answer::Refused { code, .. }) if code == "busy" => {}
+                Ok(_) => return Ok(()),
+                Err(HelperError::Lost(why)) => tracing::warn!(why, "a look at the services was not taken"),
+                Err(absent) => return Err(absent.into()),
+            }
+            pause.wait(LOOK_EVERY).await;
+        }
+    }
+
+    /// Shows where files stand, and forgets offers that are over.
+    async fn conclude(&self, files: &[KnownFile]) {
+        let of = |held: &Held| files.iter().find(|file| file.sha256 == held.offer.sha256).map(|file| file.step);
+        for held in self.desk.keeper.book().offers.iter().filter(|held| held.stage == Stage::Handed) {
+            let offer_id = &held.offer.offer_id;
+            match of(held) {
+                Some(step) if !step.is_final() => self.desk.progress.show(offer_id, step, 0),
+                _ => self.desk.over(offer_id).await,
+            }
+        }
+        self.desk.keeper.tidy();
+    }
+}
+
+fn begin_anew(held: &mut Held) {
+    (held.stage, held.durable_bytes, held.tag) = (Stage::Wanted, 0, None);
+    held.tries += 1;
+}
+
+fn decision(typed: &Typed, sha256: &str) -> Request {
+    let (sha256, code) = (sha256.to_owned(), Some(typed.code.clone()));
+    match &typed.decision {
+        Decision::Approve => Request::Consent { sha256, code },
+        Decision::Refuse { reason } => Request::Refuse { sha256, code, reason: reason.clone() },
+    }
+}

@@ -1,0 +1,274 @@
+//! The way back, and what a start finds in the journal: finish or undo, whatever was cut. As careful as the way forward.
+//!
+//! A part of `engine`. Everything here can be cut again and begun again. It must never leave services stopped that ran, nor call something
+//! rolled back that is not.
+
+use mainstay_patchkit::refusal::Refusal;
+use mainstay_shared::patch::{PatchKind, PatchStep};
+
+use super::engine::{Engine, Failure, MAX_ATTEMPTS};
+use super::rules::{self, INTERRUPTED, MAX_ROUNDS, Recovery};
+use super::state::{How, Install, Job, Previous, Stage, State, Work};
+use super::tree::io_refusal;
+
+/// A rollback that the administrator asked for.
+const BY_ADMINISTRATOR: &str = "by_administrator";
+
+impl Engine {
+    /// Reads the journal and finishes or undoes what it tells of. Called once, before anybody is answered.
+    ///
+    /// # Errors
+    /// When the journal can't be written.
+    pub(super) fn recover(&mut self) -> std::io::Result<()> {
+        match self.state().job.clone() {
+            None => {}
+            Some(Job { work: Work::Action { .. }, sha256, output, .. }) => self.lose_action(&sha256, &output)?,
+            Some(Job { work: Work::Install(install), sha256, .. }) => {
+                let recovery = rules::recover(&install, self.can_go_back(&install));
+                tracing::warn!(stage = ?install.stage, "an interrupted patch was found: {recovery:?}");
+                self.recover_install(&sha256, &install, &recovery)?;
+            }
+        }
+        self.clean_up();
+        Ok(())
+    }
+
+    fn recover_install(&mut self, sha256: &str, install: &Install, recovery: &Recovery) -> std::io::Result<()> {
+        let unheard = &mut |_, _| ();
+        match recovery {
+            Recovery::Forget => self.forget(sha256),
+            Recovery::GoBack(code) => {
+                let counted = self.change_job(|_, install| install.rounds += u32::from(install.stage == Stage::GoingBack));
+                counted.map_err(|failure| std::io::Error::other(failure.detail))?;
+                self.go_back(code, "");
+                Ok(())
+            }
+            Recovery::GoOn(stage) => {
+                let rounds = install.rounds + 1;
+                let counted = self.change_job(|_, install| install.rounds = rounds);
+                counted.map_err(|failure| std::io::Error::other(failure.detail))?;
+                self.go_on(*stage, unheard);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the old version is there and may run on the data as they are.
+    fn can_go_back(&self, install: &Install) -> bool {
+        let there = match &install.how {
+            How::Tree { from_release: Some(release), .. } => self.tree().has(release).unwrap_or(false),
+            How::Tree { from_release: None, .. } => true,
+            How::Packages { before, .. } => self.packages_are_kept(before),
+        };
+        there && !install.one_way
+    }
+
+    /// Undoes a staging that was refused.
+    pub(super) fn undo_staging(&mut self, sha256: &str, refusal: &Refusal) -> Result<(), Refusal> {
+        let now = self.now();
+        let (code, detail) = (refusal.code(), refusal.to_string());
+        let undone = self.store.change(|state| {
+            state.job = None;
+            let worn_out = state.file(sha256).is_some_and(|file| file.attempts >= MAX_ATTEMPTS);
+            let step = if rules::passes(refusal) && !worn_out { PatchStep::AwaitingWindow } else { PatchStep::Refused };
+            state.step(sha256, step, (code, &detail), "", now);
+        });
+        self.clean_up();
+        undone.map_err(|error| io_refusal(&error))
+    }
+
+    /// A staging that was cut: as if it had not been.
+    fn forget(&mut self, sha256: &str) -> std::io::Result<()> {
+        let now = self.now();
+        self.store.change(|state| {
+            state.job = None;
+            wait_again(state, sha256, now, "");
+        })
+    }
+
+    /// The way forward failed: back, if there is a way back.
+    pub(super) fn give_up(&mut self, code: &str, detail: &str) -> PatchStep {
+        match self.job().map(|(_, install)| self.can_go_back(install)) {
+            Some(true) => self.go_back(code, detail),
+            Some(false) => self.stay(code, detail),
+            None => PatchStep::Failed,
+        }
+    }
+
+    /// No way back: the new version stays, and a person must look.
+    fn stay(&mut self, code: &str, detail: &str) -> PatchStep {
+        self.watch = None;
+        let now = self.now();
+        let stayed = self.store.change(|state| {
+            let Some(job) = state.job.take() else { return };
+            if let Work::Install(install) = &job.work {
+                state.version.clone_from(&install.to_version);
+                state.previous = None;
+            }
+            state.seal(&job.seal);
+            fail(state, &job.sha256);
+            state.step(&job.sha256, PatchStep::Failed, (code, detail), &job.output, now);
+        });
+        log_if(stayed);
+        PatchStep::Failed
+    }
+
+    /// Swaps back and starts what ran before. Begun again after a cut, at most [`MAX_ROUNDS`] times.
+    pub(super) fn go_back(&mut self, code: &str, detail: &str) -> PatchStep {
+        self.watch = None;
+        let entered = self.change_job(|job, install| {
+            if install.stage != Stage::GoingBack {
+                install.stage = Stage::GoingBack;
+                install.rounds = 0;
+                job.why = (code.to_owned(), detail.to_owned());
+            }
+        });
+        let Some((job, install)) = self.job().map(|(job, install)| (job.clone(), install.clone())) else {
+            return PatchStep::Failed;
+        };
+        let back = entered.and_then(|()| self.back_in_place(&install));
+        match back {
+            Ok(trouble) => self.gone_back(&job, &install, &trouble),
+            Err(failure) if install.rounds + 1 >= MAX_ROUNDS => self.lost(&job, &failure),
+            Err(failure) => {
+                tracing::error!("the way back is cut, it goes on at the helper's next start: {}", failure.detail);
+                PatchStep::Applying
+            }
+        }
+    }
+
+    /// The old version in place and its services started; what did not go well, but doesn't matter for that.
+    fn back_in_place(&mut self, install: &Install) -> Result<String, Failure> {
+        let mut troubles = Vec::new();
+        for name in &install.services {
+            // A service that crashed may not let itself be stopped: it goes back all the same.
+            troubles.extend(self.service(name, false).err().map(|failure| failure.detail));
+        }
+        match &install.how {
+            How::Tree { from_release, .. } => {
+                if let Some(release) = from_release {
+                    self.check_old(release)?;
+                }
+                let failed = |error: std::io::Error| Failure { code: "io", detail: format!("the swap failed: {error}") };
+                self.tree().swap(from_release.as_deref()).map_err(failed)?;
+            }
+            How::Packages { before, .. } => self.install_packages(&before.clone())?,
+        }
+        for name in &install.services {
+            troubles.extend(self.service(name, true).err().map(|failure| failure.detail));
+        }
+        Ok(troubles.join("; "))
+    }
+
+    /// The old release, if it was put there by us, must be what it was.
+    fn check_old(&self, release: &str) -> Result<(), Failure> {
+        let Some(known) = self.state().releases.get(release) else { return Ok(()) };
+        match self.tree().hash_of(release) {
+            Ok(found) if found == *known => Ok(()),
+            Ok(_) => Err(Failure { code: "old_version_damaged", detail: format!("{release}: not what was installed") }),
+            Err(refusal) => Err(Failure { code: "old_version_damaged", detail: format!("{release}: {refusal}") }),
+        }
+    }
+
+    fn gone_back(&mut self, job: &Job, install: &Install, trouble: &str) -> PatchStep {
+        let now = self.now();
+        let interrupted = job.why.0 == INTERRUPTED;
+        let detail = if trouble.is_empty() { job.why.1.clone() } else { format!("{} ({trouble})", job.why.1) };
+        let told = self.store.change(|state| {
+            let output = state.job.take().map(|job| job.output).unwrap_or_default();
+            if let How::Tree { to_release, .. } = &install.how {
+                state.releases.remove(to_release);
+            }
+            if job.why.0 == BY_ADMINISTRATOR {
+                state.previous = None;
+            }
+            state.version.clone_from(&install.from_version);
+            if interrupted {
+                wait_again(state, &job.sha256, now, &detail);
+            } else {
+                fail(state, &job.sha256);
+                state.step(&job.sha256, PatchStep::RolledBack, (&job.why.0, &detail), &output, now);
+            }
+        });
+        log_if(told);
+        self.clean_up();
+        if interrupted { PatchStep::AwaitingWindow } else { PatchStep::RolledBack }
+    }
+
+    /// Neither forward nor back.
+    fn lost(&mut self, job: &Job, failure: &Failure) -> PatchStep {
+        let now = self.now();
+        let told = self.store.change(|state| {
+            state.job = None;
+            fail(state, &job.sha256);
+            state.step(&job.sha256, PatchStep::Failed, (failure.code, &failure.detail), &job.output, now);
+        });
+        log_if(told);
+        PatchStep::Failed
+    }
+
+    /// Back to the version before, because root says so.
+    ///
+    /// # Errors
+    /// When there is none, or something is under way.
+    pub(super) fn roll_back_installed(&mut self) -> Result<PatchStep, Refusal> {
+        let refused = |text: &str| Err(Refusal::Customer(text.to_owned()));
+        if self.state().job.is_some() {
+            return refused("something else is under way");
+        }
+        let Some(Previous { release, version, sha256, services }) = self.state().previous.clone() else {
+            return refused("there is no version to go back to");
+        };
+        let current = self.tree().current().map_err(|error| io_refusal(&error))?.unwrap_or_default();
+        let how = How::Tree {
+            from_release: Some(release),
+            tree_sha256: self.state().releases.get(&current).cloned().unwrap_or_default(),
+            to_release: current,
+            scripts: Vec::new(),
+        };
+        let install = Install {
+            stage: Stage::GoingBack,
+            how,
+            from_version: version,
+            to_version: self.state().version.clone(),
+            services,
+            baseline: Default::default(),
+            health: mainstay_patchkit::manifest::Health { consecutive_ok: 1, deadline_s: 1 },
+            one_way: false,
+            rounds: 0,
+        };
+        let trust = self.state().trust.clone();
+        let seal = super::state::Seal {
+            root: None,
+            targets_version: trust.targets_floor,
+            role_version: trust.role_floor,
+            verified_at: trust.time_floor,
+        };
+        let why = (BY_ADMINISTRATOR.to_owned(), "the administrator asked for it".to_owned());
+        let job = Job { sha256, work: Work::Install(install), seal, why, output: String::new() };
+        self.store.change(|state| state.job = Some(job)).map_err(|error| io_refusal(&error))?;
+        Ok(self.go_back(BY_ADMINISTRATOR, ""))
+    }
+}
+
+fn log_if(told: std::io::Result<()>) {
+    if let Err(error) = told {
+        tracing::error!("the journal can't be written, the helper's next start goes on: {error}");
+    }
+}
+
+/// Not tried again, under whatever signature.
+fn fail(state: &mut State, sha256: &str) {
+    let manifest = state.file(sha256).filter(|file| file.kind == PatchKind::Patch).map(|file| file.manifest_sha256.clone());
+    state.failed.extend(manifest);
+}
+
+/// What was only cut waits for its next try, unless it was cut too often.
+fn wait_again(state: &mut State, sha256: &str, now: mainstay_shared::time_source::UnixMs, detail: &str) {
+    let worn_out = state.file(sha256).is_some_and(|file| file.attempts >= MAX_ATTEMPTS);
+    let step = if worn_out { PatchStep::RolledBack } else { PatchStep::AwaitingWindow };
+    if worn_out {
+        fail(state, sha256);
+    }
+    state.step(sha256, step, (INTERRUPTED, detail), "", now);
+}

@@ -1,0 +1,225 @@
+//! `mainstay-agent helper`: the socket, who speaks, and one at a time who changes anything.
+//!
+//! The socket is systemd's (standard input) or made here. A thread per caller, few of them; looking is answered from what is published,
+//! everything else waits for the one pair of hands, or is told "busy". It must never answer anybody but root and the reporter, and never
+//! end while a version is on probation. Started by systemd it ends a minute after the last thing was done.
+
+use std::fs::Permissions;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use mainstay_shared::time_source::TimeSource;
+use ring::rand::SystemRandom;
+
+use super::disk::MachineDisk;
+use super::engine::Engine;
+use super::executor::Executor;
+use super::lines::{Caller, Received};
+use super::protocol::{Answer, Request};
+use super::quarantine::Quarantine;
+use super::settings::Settings;
+use super::state::State;
+use super::store::{Published, Store};
+use super::verbs::{Helper, Speaker, refused};
+use super::view::{self, View};
+use crate::atomic_file;
+
+/// Callers at once.
+const MAX_CALLERS: usize = 16;
+/// Started by systemd, it ends so long after the last caller.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long a caller waits for the hands before it is told that they are busy.
+const HANDS_FREE: Duration = Duration::from_secs(5);
+/// A caller's thread needs little.
+const STACK_BYTES: usize = 512 << 10;
+
+struct Shared {
+    hands: Mutex<Helper>,
+    published: Published,
+    settings: Arc<Settings>,
+    quarantine: Quarantine,
+    time: TimeSource,
+    callers: AtomicUsize,
+    copies: AtomicU64,
+    /// Something was done: the main thread looks when to wake again.
+    done: (Mutex<u64>, Condvar),
+}
+
+/// Runs the helper until it is stopped, or idle when systemd will start it again.
+///
+/// # Errors
+/// Not root, or its memory, folders or socket can't be had.
+pub(crate) fn serve(settings: Settings, time: TimeSource) -> anyhow::Result<()> {
+    anyhow::ensure!(rustix::process::geteuid().is_root(), "the helper runs as root only");
+    mainstay_patchkit::install_crypto();
+    let settings = Arc::new(settings);
+    atomic_file::private_dir(&settings.state_dir)?;
+    let lock = std::fs::File::create(settings.state_dir.join("lock")).context("the helper's lock")?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).context("another helper runs")?;
+    let (listener, by_systemd) = listener(&settings)?;
+    let shared = Arc::new(open(settings, time)?);
+    let accepting = Arc::clone(&shared);
+    std::thread::Builder::new().name("accept".into()).spawn(move || accept(&listener, &accepting))?;
+    watch_time(&shared, by_systemd);
+    Ok(())
+}
+
+fn open(settings: Arc<Settings>, time: TimeSource) -> anyhow::Result<Shared> {
+    let disk = Arc::new(MachineDisk);
+    let shipped = || {
+        let root = std::fs::read_to_string(&settings.root).with_context(|| settings.root.display().to_string())?;
+        Ok(State::shipped(settings.version.clone(), root))
+    };
+    let store = Store::open(disk.clone(), settings.state_dir.clone(), shipped)?;
+    let quarantine = Quarantine::open(settings.state_dir.join("quarantine"))?;
+    let published = store.published();
+    let runner = Box::new(Executor { socket: settings.executor_socket.clone() });
+    let mut engine = Engine { disk, store, settings: Arc::clone(&settings), runner, time: time.clone(), watch: None };
+    engine.recover().context("an interrupted patch can't be finished or undone")?;
+    let helper = Helper { engine, quarantine: quarantine.clone(), random: Box::new(SystemRandom::new()) };
+    Ok(Shared {
+        hands: Mutex::new(helper),
+        published,
+        settings,
+        quarantine,
+        time,
+        callers: AtomicUsize::new(0),
+        copies: AtomicU64::new(0),
+        done: Default::default(),
+    })
+}
+
+/// systemd's socket on standard input, or one of our own.
+fn listener(settings: &Settings) -> anyhow::Result<(UnixListener, bool)> {
+    let stdin = std::io::stdin();
+    if rustix::net::sockopt::socket_acceptconn(&stdin).unwrap_or(false) {
+        return Ok((UnixListener::from(stdin.as_fd().try_clone_to_owned()?), true));
+    }
+    let path = &settings.socket;
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    }
+    // The lock says that no other helper runs: what lies there is left over.
+    drop(std::fs::remove_file(path));
+    let listener = UnixListener::bind(path).with_context(|| format!("{}: the socket can't be made", path.display()))?;
+    // Who may speak is decided by who they are, not by who can open it.
+    std::fs::set_permissions(path, Permissions::from_mode(0o666))?;
+    Ok((listener, false))
+}
+
+/// The main thread: deadlines pass though nobody calls; idle, it ends.
+fn watch_time(shared: &Shared, by_systemd: bool) {
+    let (count, changed) = &shared.done;
+    loop {
+        let seen = *count.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = shared.hands.lock().unwrap_or_else(PoisonError::into_inner).engine.tick();
+        let guard = count.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = left.map_or(IDLE, |left| left.max(Duration::from_millis(10)));
+        let woken = changed.wait_timeout_while(guard, wait, |count| *count == seen);
+        let timed_out = woken.map_or(true, |(_, waited)| waited.timed_out());
+        if by_systemd && left.is_none() && timed_out && shared.callers.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+    }
+}
+
+fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
+    loop {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::error!("a caller can't be accepted: {error}");
+                std::thread::sleep(Duration::from_millis(100));
+                continue;
+            }
+        };
+        if shared.callers.fetch_add(1, Ordering::SeqCst) >= MAX_CALLERS {
+            shared.callers.fetch_sub(1, Ordering::SeqCst);
+            continue;
+        }
+        let serving = Arc::clone(shared);
+        let thread = std::thread::Builder::new().name("caller".into()).stack_size(STACK_BYTES);
+        let started = thread.spawn(move || {
+            serve_caller(&serving, stream);
+            serving.callers.fetch_sub(1, Ordering::SeqCst);
+        });
+        if started.is_err() {
+            shared.callers.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+fn serve_caller(shared: &Shared, stream: UnixStream) {
+    let peer = match rustix::net::sockopt::socket_peercred(&stream) {
+        Ok(peer) => peer,
+        Err(error) => return tracing::warn!("a caller without a name: {error}"),
+    };
+    let who = match peer.uid.as_raw() {
+        0 => Some(Speaker::Root),
+        uid if uid == shared.settings.reporter => Some(Speaker::Reporter),
+        _ => None,
+    };
+    let mut caller = match Caller::new(stream) {
+        Ok(caller) => caller,
+        Err(error) => return tracing::warn!("a caller is dropped: {error}"),
+    };
+    let Some(who) = who else {
+        tracing::warn!(uid = peer.uid.as_raw(), "refused: neither root nor the reporter");
+        return caller.tell(&refused("not_allowed", "only root and the agent's user speak to the helper"));
+    };
+    loop {
+        match caller.receive() {
+            Ok(Received::Request(request, file)) => {
+                let answer = answer(shared, request, file, who, &mut caller);
+                caller.tell(&answer);
+            }
+            Ok(Received::Bad(why)) => return caller.tell(&refused("bad_request", why)),
+            Ok(Received::End) => return,
+            Err(error) => return tracing::debug!("a caller went away: {error}"),
+        }
+    }
+}
+
+fn answer(shared: &Shared, request: Request, file: Option<OwnedFd>, who: Speaker, caller: &mut Caller) -> Answer {
+    let state = Arc::clone(&shared.published.lock().unwrap_or_else(PoisonError::into_inner));
+    let view = View { settings: &shared.settings, now: shared.time.now() };
+    match request {
+        Request::List => return Answer::Files(view::files(&state, &view, who == Speaker::Root)),
+        Request::Reports { after } => return Answer::Reports(view::reports(&state, after)),
+        Request::Installed => return Answer::Installed(Some(view::installed(&state, &shared.settings))),
+        _ => {}
+    }
+    // Copied before the hands are taken: a slow disk of the caller's keeps nobody else waiting.
+    let mark = shared.copies.fetch_add(1, Ordering::SeqCst);
+    let incoming = match file.map(|file| shared.quarantine.copy(file, mark)).transpose() {
+        Ok(incoming) => incoming,
+        Err(why) => return refused(why.code(), why.to_string()),
+    };
+    let Some(mut hands) = hands(shared) else {
+        return refused("busy", "another file is being applied");
+    };
+    let answer = hands.answer(request, incoming, who, &mut |answer| caller.tell(&answer));
+    drop(hands);
+    let (count, changed) = &shared.done;
+    *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    changed.notify_all();
+    answer
+}
+
+fn hands(shared: &Shared) -> Option<std::sync::MutexGuard<'_, Helper>> {
+    let began = shared.time.monotonic();
+    loop {
+        match shared.hands.try_lock() {
+            Ok(hands) => return Some(hands),
+            // Whoever panicked has left the journal; what it tells is finished at the next request.
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if shared.time.monotonic().saturating_sub(began) > HANDS_FREE => return None,
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}

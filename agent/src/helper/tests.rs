@@ -1,0 +1,5 @@
+//! The engine on a simulated disk whose power goes at every operation, and again while it recovers; the verbs on real files.
+
+mod simulated;
+mod world;
+mod sweep;

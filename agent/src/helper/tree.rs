@@ -1,0 +1,208 @@
+//! The product's tree: `releases/<version>-<hash8>/`, and `current`, a link to one of them, which is swapped as a whole.
+//!
+//! Under `releases/.staging` a new one is unpacked, made durable, read back and compared before it gets its name. It must never write
+//! into a release that has its name, nor remove the one that runs or the one that can be gone back to.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use mainstay_patchkit::archive::{self, Entries, TreeHash};
+use mainstay_patchkit::manifest::Payload;
+use mainstay_patchkit::refusal::Refusal;
+use ring::digest;
+
+use super::disk::{self, Disk, Kind};
+
+const COPY_BYTES: usize = 128 << 10;
+
+/// A tree on a disk.
+#[derive(Clone, Copy)]
+pub(super) struct Tree<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) dir: &'a Path,
+}
+
+pub(super) fn io_refusal(error: &io::Error) -> Refusal {
+    Refusal::Io(error.to_string())
+}
+
+impl Tree<'_> {
+    fn releases(&self) -> PathBuf {
+        self.dir.join("releases")
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.releases().join(".staging")
+    }
+
+    /// The release that `current` points to; none if there is no such link or it points elsewhere.
+    pub(super) fn current(&self) -> io::Result<Option<String>> {
+        let link = self.dir.join("current");
+        match self.disk.look(&link)? {
+            None => Ok(None),
+            Some(found) if found.kind == Kind::Link => {
+                let target = self.disk.read_link(&link)?;
+                let name = target.strip_prefix("releases/").filter(|name| !name.contains('/') && !name.starts_with('.'));
+                name.map(|name| Some(name.to_owned()))
+                    .ok_or_else(|| io::Error::other(format!("{}: points to {target:?}; expected releases/NAME", link.display())))
+            }
+            Some(_) => Err(io::Error::other(format!("{}: expected a symbolic link to releases/NAME", link.display()))),
+        }
+    }
+
+    pub(super) fn has(&self, release: &str) -> io::Result<bool> {
+        Ok(self.disk.look(&self.releases().join(release))?.is_some_and(|found| found.kind == Kind::Dir))
+    }
+
+    /// Unpacks `payload`, makes it durable, reads it back, and gives it its name. Nothing that runs is touched.
+    ///
+    /// # Errors
+    /// What the archive, its hash or the disk said; what was unpacked is left in the staging folder, for [`Tree::clean`].
+    pub(super) fn stage(
+        &self,
+        release: &str,
+        tree_sha256: &str,
+        payload: &mut dyn Read,
+        facts: &Payload,
+        tell: &mut dyn FnMut(u8),
+    ) -> Result<(), Refusal> {
+        let io = |error: io::Error| io_refusal(&error);
+        for dir in [self.dir.to_owned(), self.releases()] {
+            if self.disk.look(&dir).map_err(io)?.is_none() {
+                self.disk.make_dir(&dir, 0o755).map_err(io)?;
+            }
+        }
+        let staging = self.staging();
+        disk::remove_tree(self.disk, &staging).map_err(io)?;
+        disk::remove_tree(self.disk, &self.releases().join(release)).map_err(io)?;
+        self.disk.make_dir(&staging, 0o755).map_err(io)?;
+        unpack(self.disk, &staging, payload, facts, tell)?;
+        // One syncfs instead of an fsync per file and folder.
+        self.disk.sync_all(&staging).map_err(io)?;
+        let found = hash(self.disk, &staging)?;
+        if found != tree_sha256 {
+            return Err(Refusal::Content(format!("the tree hash is {found}, {tree_sha256} was signed")));
+        }
+        self.disk.rename(&staging, &self.releases().join(release)).map_err(io)?;
+        self.disk.sync_dir(&self.releases()).map_err(io)
+    }
+
+    /// The tree hash of a release, as it lies there.
+    pub(super) fn hash_of(&self, release: &str) -> Result<String, Refusal> {
+        hash(self.disk, &self.releases().join(release))
+    }
+
+    /// Lets `current` point to `release` (none: to nothing), durably.
+    pub(super) fn swap(&self, release: Option<&str>) -> io::Result<()> {
+        let (link, new) = (self.dir.join("current"), self.dir.join(".current.new"));
+        disk::remove_tree(self.disk, &new)?;
+        match release {
+            Some(release) => {
+                self.disk.link(&format!("releases/{release}"), &new)?;
+                self.disk.rename(&new, &link)?;
+            }
+            None if self.disk.look(&link)?.is_some() => self.disk.remove(&link)?,
+            None => {}
+        }
+        self.disk.sync_dir(self.dir)
+    }
+
+    /// Removes every release but `keep` and the one that `current` points to, and whatever was being staged.
+    pub(super) fn clean(&self, keep: &[&str]) -> io::Result<()> {
+        let releases = self.releases();
+        if self.disk.look(&releases)?.is_none() {
+            return Ok(());
+        }
+        let current = self.current()?;
+        for found in self.disk.list(&releases)? {
+            if current.as_deref() != Some(&found.name) && !keep.contains(&found.name.as_str()) {
+                disk::remove_tree(self.disk, &releases.join(&found.name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Unpacks `payload` into the folder `into`, which is empty.
+pub(super) fn unpack(
+    disk: &dyn Disk,
+    into: &Path,
+    payload: &mut dyn Read,
+    facts: &Payload,
+    tell: &mut dyn FnMut(u8),
+) -> Result<(), Refusal> {
+    let mut entries = Entries::new(payload, facts)?;
+    let mut buffer = vec![0; COPY_BYTES];
+    let (mut written, mut told) = (0u64, 0);
+    while let Some(mut entry) = entries.next_entry()? {
+        let path = into.join(&entry.path);
+        let io = |error: io::Error| io_refusal(&error);
+        if entry.kind == archive::Kind::Folder {
+            disk.make_dir(&path, entry.mode).map_err(io)?;
+            continue;
+        }
+        let mut file = disk.create(&path, entry.mode).map_err(io)?;
+        loop {
+            let count = entry.read(&mut buffer).map_err(unreadable)?;
+            if count == 0 {
+                break;
+            }
+            file.write_all(&buffer[..count]).map_err(io)?;
+            written += count as u64;
+            let percent = u8::try_from(written.saturating_mul(90) / facts.unpacked_bytes.max(1)).unwrap_or(90).min(90);
+            if percent != told {
+                told = percent;
+                tell(percent);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An archive that can't be unpacked is the archive's fault unless the machine says that it is its own.
+fn unreadable(error: io::Error) -> Refusal {
+    match error.raw_os_error() {
+        Some(_) => io_refusal(&error),
+        None => Refusal::Archive(error.to_string()),
+    }
+}
+
+/// The tree hash of what lies in `dir`.
+pub(super) fn hash(disk: &dyn Disk, dir: &Path) -> Result<String, Refusal> {
+    let mut hash = TreeHash::default();
+    let mut buffer = vec![0; COPY_BYTES];
+    hash_inside(disk, dir, "", &mut hash, &mut buffer)?;
+    Ok(hash.finish())
+}
+
+fn hash_inside(disk: &dyn Disk, dir: &Path, prefix: &str, hash: &mut TreeHash, buffer: &mut [u8]) -> Result<(), Refusal> {
+    let io = |error: io::Error| io_refusal(&error);
+    for entry in disk.list(dir).map_err(io)? {
+        let (path, name) = (dir.join(&entry.name), format!("{prefix}{}", entry.name));
+        match entry.kind {
+            Kind::Dir => {
+                hash.add_dir(&name, entry.mode);
+                hash_inside(disk, &path, &format!("{name}/"), hash, buffer)?;
+            }
+            Kind::File => {
+                let mut file = disk.open(&path).map_err(io)?;
+                let mut content = digest::Context::new(&digest::SHA256);
+                let mut bytes = 0;
+                loop {
+                    let count = file.read(buffer).map_err(io)?;
+                    if count == 0 {
+                        break;
+                    }
+                    content.update(&buffer[..count]);
+                    bytes += count as u64;
+                }
+                let sha256: [u8; digest::SHA256_OUTPUT_LEN] = content.finish().as_ref().try_into().unwrap_or_default();
+                hash.add_file(&name, entry.mode, bytes, &sha256);
+            }
+            Kind::Link | Kind::Other => {
+                return Err(Refusal::Content(format!("{}: neither file nor folder", path.display())));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,405 @@
+//! What the verbs of the socket do, on the engine and the store: who may, what is verified, what is remembered.
+//!
+//! Between `server` and `engine`. Every file is verified from the box's own trust each time that it is used. It must never act on a word of
+//! the reporter's without the signature, the customer's say and the window; consent without a code and rollback are root's alone.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+
+use mainstay_patchkit::file::PatchFile;
+use mainstay_patchkit::manifest::{Body, Manifest};
+use mainstay_patchkit::refusal::Refusal;
+use mainstay_patchkit::verify::{Facts, Trust, Verified, verify};
+use mainstay_shared::check::ServiceState;
+use mainstay_shared::limits::{MAX_TEXT_CHARS, clean_text};
+use mainstay_shared::patch::{PatchKind, PatchProgress, PatchReport, PatchStep};
+use ring::rand::SecureRandom;
+
+use super::engine::Engine;
+use super::protocol::{Answer, Request};
+use super::quarantine::{Incoming, Quarantine};
+use super::rules::{self, MAX_CODE_TRIES};
+use super::state::{AgreedBy, Known, Seal};
+use super::tree::io_refusal;
+use super::view;
+
+/// Who speaks, as the kernel says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaker {
+    /// The administrator on the box.
+    Root,
+    /// The network's side.
+    Reporter,
+}
+
+/// The helper's hands: one at a time uses them.
+pub(super) struct Helper {
+    pub(super) engine: Engine,
+    pub(super) quarantine: Quarantine,
+    pub(super) random: Box<dyn SecureRandom + Send>,
+}
+
+/// A refusal of the socket's own.
+pub(super) fn refused(code: &str, detail: impl Into<String>) -> Answer {
+    Answer::Refused { code: code.to_owned(), detail: detail.into() }
+}
+
+fn refusal(refusal: &Refusal) -> Answer {
+    refused(refusal.code(), refusal.to_string())
+}
+
+type Say<'a> = &'a mut dyn FnMut(Answer);
+
+impl Helper {
+    /// Does what is asked; the last answer is returned, those before are said.
+    pub(super) fn answer(&mut self, request: Request, incoming: Option<Incoming>, who: Speaker, say: Say<'_>) -> Answer {
+        let answer = match request {
+            Request::Take { offer_id } => incoming.map(|mut incoming| self.take(&mut incoming, offer_id, who)),
+            Request::Verify => incoming.map(|incoming| self.verify(&incoming)),
+            Request::Consent { sha256, code } => Some(self.consent(&sha256, code.as_deref(), who)),
+            Request::Refuse { sha256, code, reason } => Some(self.refuse(&sha256, code.as_deref(), &reason, who)),
+            Request::TakenBack { offer_id } => Some(self.taken_back(&offer_id)),
+            Request::Proceed { sha256, now, services } => Some(self.proceed(sha256.as_deref(), now, &services, who, say)),
+            Request::Health { services } => Some(self.health(&services, say)),
+            Request::Rollback => Some(self.rollback(who)),
+            // Answered by the server from what is published.
+            Request::List | Request::Reports { .. } | Request::Installed => Some(Answer::Nothing),
+        };
+        self.clean_up();
+        answer.unwrap_or_else(|| refused("bad_request", "expected a file as a descriptor beside the request"))
+    }
+
+    fn judge(&self, file: &File) -> Result<Verified, Refusal> {
+        let (state, settings) = (self.engine.state(), &self.engine.settings);
+        let trust = Trust {
+            root: state.trust.root.clone().into_bytes(),
+            targets_floor: state.trust.targets_floor,
+            role_floor: state.trust.role_floor,
+        };
+        let documents = state.documents.iter().map(|(kind, kept)| (*kind, kept.version.clone())).collect();
+        let facts = Facts {
+            documents: &documents,
+            product: &settings.product,
+            hardware: &settings.hardware,
+            serial: &settings.serial,
+            installed: Some(&state.version),
+            features: &state.features,
+            withdrawn: &state.withdrawn,
+            failed: &state.failed,
+            now: self.engine.now().max(state.trust.time_floor),
+        };
+        let verified = verify(file, &trust, &facts)?;
+        self.fits_here(&verified.manifest)?;
+        Ok(verified)
+    }
+
+    /// What it names must be there on this box.
+    fn fits_here(&self, manifest: &Manifest) -> Result<(), Refusal> {
+        let Body::Patch(patch) = &manifest.body else { return Ok(()) };
+        match patch.services.iter().find(|name| !self.engine.settings.services.contains_key(*name)) {
+            Some(name) => Err(Refusal::Content(format!("it restarts the service {name:?}, which helper.toml does not name"))),
+            None => Ok(()),
+        }
+    }
+
+    fn verify(&self, incoming: &Incoming) -> Answer {
+        match self.judge(&incoming.file) {
+            Ok(verified) => {
+                Answer::File(view::file(&self.known(&verified, &incoming.file, None, Speaker::Root), &self.view(), true))
+            }
+            Err(why) => refusal(&why),
+        }
+    }
+
+    fn view(&self) -> view::View<'_> {
+        view::View { settings: &self.engine.settings, now: self.engine.now() }
+    }
+
+    fn known(&self, verified: &Verified, file: &File, offer_id: Option<String>, who: Speaker) -> Known {
+        let manifest = &verified.manifest;
+        let one_way =
+            matches!(&manifest.body, Body::Patch(p) if p.data_change == mainstay_patchkit::manifest::DataChange::OneWay);
+        let agreed = rules::agreed_at_once(&self.engine.settings, manifest.kind(), one_way);
+        let text = |text: &str| clean_text(text, MAX_TEXT_CHARS);
+        Known {
+            sha256: verified.file_sha256.clone(),
+            manifest_sha256: verified.manifest_sha256.clone(),
+            offer_id,
+            by_hand: who == Speaker::Root,
+            kind: manifest.kind(),
+            name: manifest.name.clone(),
+            product: manifest.product.clone(),
+            from_version: Some(self.engine.state().version.to_string()),
+            to_version: manifest.version.to_string(),
+            title: (text(&manifest.title.zh), text(&manifest.title.en)),
+            notes: (text(&manifest.notes.zh), text(&manifest.notes.en)),
+            bytes: file.metadata().map_or(0, |found| found.len()),
+            one_way,
+            step: if agreed.is_some() { PatchStep::AwaitingWindow } else { PatchStep::AwaitingConsent },
+            reason: Default::default(),
+            output: String::new(),
+            at: self.engine.now(),
+            code: None,
+            tries: 0,
+            agreed,
+            attempts: 0,
+        }
+    }
+
+    fn take(&mut self, incoming: &mut Incoming, offer_id: Option<String>, who: Speaker) -> Answer {
+        if offer_id.as_ref().is_some_and(|id| id.len() != 32 || !id.bytes().all(|c| c.is_ascii_hexdigit())) {
+            return refused("bad_request", "offer_id: expected 32 hex digits");
+        }
+        let judged = self.judge(&incoming.file);
+        match judged.and_then(|verified| self.take_verified(incoming, &verified, offer_id.clone(), who)) {
+            Ok(answer) => answer,
+            Err(why) => {
+                tracing::warn!("a file is refused: {why}");
+                self.report_refused(incoming, offer_id, &why);
+                refusal(&why)
+            }
+        }
+    }
+
+    fn take_verified(
+        &mut self,
+        incoming: &mut Incoming,
+        verified: &Verified,
+        offer_id: Option<String>,
+        who: Speaker,
+    ) -> Result<Answer, Refusal> {
+        let io = |error: std::io::Error| io_refusal(&error);
+        let sha256 = &verified.file_sha256;
+        if let Some(known) = self.engine.state().file(sha256)
+            && !is_ordered_again(known, offer_id.as_deref(), who)
+        {
+            let by_hand = known.by_hand || who == Speaker::Root;
+            self.engine
+                .store
+                .change(|state| {
+                    if let Some(known) = state.file_mut(sha256) {
+                        known.by_hand = by_hand;
+                        known.offer_id = offer_id.or(known.offer_id.take());
+                    }
+                })
+                .map_err(io)?;
+            return Ok(self.told(sha256, who));
+        }
+        let mut known = self.known(verified, &incoming.file, offer_id, who);
+        if !matches!(known.kind, PatchKind::Patch | PatchKind::Action) {
+            return self.engine.take_document(verified, known).map(|()| self.told(sha256, who));
+        }
+        known.code = (known.agreed.is_none() && !known.one_way).then(|| self.fresh_code()).transpose()?;
+        self.quarantine.keep(incoming, sha256)?;
+        let (step, now) = (known.step, self.engine.now());
+        self.engine
+            .store
+            .change(|state| {
+                state.files.retain(|file| file.sha256 != *sha256);
+                state.files.push(known);
+                state.step(sha256, step, ("", ""), "", now);
+            })
+            .map_err(io)?;
+        Ok(self.told(sha256, who))
+    }
+
+    /// Six digits, each as likely as the other.
+    fn fresh_code(&self) -> Result<String, Refusal> {
+        loop {
+            let mut bytes = [0; 4];
+            self.random.fill(&mut bytes).map_err(|_| Refusal::Io("no randomness".into()))?;
+            let drawn = u32::from_le_bytes(bytes);
+            if drawn < 4_294_000_000 {
+                return Ok(format!("{:06}", drawn % 1_000_000));
+            }
+        }
+    }
+
+    /// An offer that was refused is told to the vendor; what the file says of itself is only repeated, not believed.
+    fn report_refused(&mut self, incoming: &Incoming, offer_id: Option<String>, why: &Refusal) {
+        let Some(offer_id) = offer_id else { return };
+        let manifest = PatchFile::open(&incoming.file).and_then(|file| Manifest::read(&file.header.manifest)).ok();
+        let report = |number| PatchReport {
+            number,
+            offer_id: Some(offer_id),
+            sha256: incoming.sha256(),
+            kind: manifest.as_ref().map_or(PatchKind::Patch, Manifest::kind),
+            product: manifest.as_ref().map_or_else(String::new, |m| m.product.clone()),
+            from_version: None,
+            to_version: manifest.as_ref().map_or_else(String::new, |m| m.version.to_string()),
+            step: PatchStep::Refused,
+            reason: why.code().to_owned(),
+            detail: clean_text(&why.to_string(), MAX_TEXT_CHARS),
+            output: String::new(),
+        };
+        let told = self.engine.store.change(|state| {
+            state.last_report += 1;
+            let report = report(state.last_report);
+            state.reports.push(report);
+            state.trim();
+        });
+        if let Err(error) = told {
+            tracing::error!("the refusal can't be recorded: {error}");
+        }
+    }
+
+    /// The file as it stands, for `who`.
+    fn told(&self, sha256: &str, who: Speaker) -> Answer {
+        match self.engine.state().file(sha256) {
+            Some(known) => Answer::File(view::file(known, &self.view(), who == Speaker::Root)),
+            None => refused("no_such_file", format!("{sha256}: not known here")),
+        }
+    }
+
+    /// Whether `who` may decide about the file with what they bring; a wrong code is counted first.
+    fn may_decide(&mut self, sha256: &str, code: Option<&str>, who: Speaker) -> Result<AgreedBy, Box<Answer>> {
+        let told = |code: &str, detail: String| Box::new(refused(code, detail));
+        let Some(known) = self.engine.state().file(sha256).cloned() else {
+            return Err(told("no_such_file", format!("{sha256}: not known here")));
+        };
+        match (who, code) {
+            (Speaker::Root, _) => Ok(AgreedBy::Administrator),
+            (Speaker::Reporter, None) => {
+                Err(told("not_allowed", "only the administrator on the box decides without a code".into()))
+            }
+            (Speaker::Reporter, Some(typed)) => {
+                let Some(code) = known.code.filter(|_| known.tries < MAX_CODE_TRIES) else {
+                    return Err(told("not_allowed", "it is decided on the box alone".into()));
+                };
+                if typed == code {
+                    return Ok(AgreedBy::Code);
+                }
+                let counted = self.engine.store.change(|state| {
+                    if let Some(file) = state.file_mut(sha256) {
+                        file.tries += 1;
+                    }
+                });
+                match counted {
+                    Ok(()) => Err(told("wrong_code", format!("{} tries are left", MAX_CODE_TRIES - known.tries - 1))),
+                    Err(error) => Err(Box::new(refusal(&io_refusal(&error)))),
+                }
+            }
+        }
+    }
+
+    fn consent(&mut self, sha256: &str, code: Option<&str>, who: Speaker) -> Answer {
+        let agreed = match self.may_decide(sha256, code, who) {
+            Ok(agreed) => agreed,
+            Err(answer) => return *answer,
+        };
+        let waits = self.engine.state().file(sha256).is_some_and(|file| file.step == PatchStep::AwaitingConsent);
+        if waits {
+            let now = self.engine.now();
+            let changed = self.engine.store.change(|state| {
+                if let Some(file) = state.file_mut(sha256) {
+                    file.agreed = Some(agreed);
+                    file.code = None;
+                }
+                state.step(sha256, PatchStep::AwaitingWindow, ("", ""), "", now);
+            });
+            if let Err(error) = changed {
+                return refusal(&io_refusal(&error));
+            }
+        }
+        self.told(sha256, who)
+    }
+
+    fn refuse(&mut self, sha256: &str, code: Option<&str>, reason: &str, who: Speaker) -> Answer {
+        if let Err(answer) = self.may_decide(sha256, code, who) {
+            return *answer;
+        }
+        let why = Refusal::Customer(clean_text(reason, MAX_TEXT_CHARS));
+        self.end_waiting(sha256, why.code(), &clean_text(reason, MAX_TEXT_CHARS));
+        self.told(sha256, who)
+    }
+
+    fn taken_back(&mut self, offer_id: &str) -> Answer {
+        let found = self.engine.state().files.iter().find(|file| file.offer_id.as_deref() == Some(offer_id) && !file.by_hand);
+        let Some(sha256) = found.map(|file| file.sha256.clone()) else { return Answer::Nothing };
+        self.end_waiting(&sha256, "taken_back", "the vendor took the offer back");
+        self.told(&sha256, Speaker::Reporter)
+    }
+
+    /// What has not begun, does not begin.
+    fn end_waiting(&mut self, sha256: &str, code: &str, detail: &str) {
+        let waiting = |step| matches!(step, PatchStep::AwaitingConsent | PatchStep::AwaitingWindow);
+        if !self.engine.state().file(sha256).is_some_and(|file| waiting(file.step)) {
+            return;
+        }
+        let now = self.engine.now();
+        if let Err(error) = self.engine.store.change(|state| state.step(sha256, PatchStep::Refused, (code, detail), "", now)) {
+            tracing::error!("the refusal can't be recorded: {error}");
+        }
+    }
+
+    fn health(&mut self, services: &BTreeMap<String, ServiceState>, say: Say<'_>) -> Answer {
+        let Some((sha256, offer_id)) = self.under_way() else { return Answer::Nothing };
+        if let Some((step, percent)) = self.engine.look(services) {
+            say(Answer::Progress(PatchProgress { offer_id, step, percent }));
+        }
+        self.told(&sha256, Speaker::Reporter)
+    }
+
+    fn rollback(&mut self, who: Speaker) -> Answer {
+        if who != Speaker::Root {
+            return refused("not_allowed", "only the administrator on the box goes back");
+        }
+        let sha256 = match self.under_way() {
+            // In probation: back at once.
+            Some((sha256, _)) if self.engine.watch.is_some() => {
+                self.engine.give_up("by_administrator", "the administrator asked for it");
+                sha256
+            }
+            _ => {
+                let sha256 = self.engine.state().previous.as_ref().map(|previous| previous.sha256.clone()).unwrap_or_default();
+                if let Err(why) = self.engine.roll_back_installed() {
+                    return refused("nothing_to_roll_back", why.to_string());
+                }
+                sha256
+            }
+        };
+        self.told(&sha256, who)
+    }
+
+    /// The file of the job, and its offer (empty: none).
+    pub(super) fn under_way(&self) -> Option<(String, String)> {
+        let sha256 = self.engine.state().job.as_ref()?.sha256.clone();
+        let offer_id = self.engine.state().file(&sha256).and_then(|file| file.offer_id.clone()).unwrap_or_default();
+        Some((sha256, offer_id))
+    }
+
+    /// A copy of what moves when this file is done.
+    pub(super) fn seal(&self, verified: &Verified) -> Seal {
+        Seal {
+            root: verified.roots.last().map(|root| String::from_utf8_lossy(root).into_owned()),
+            targets_version: verified.targets_version,
+            role_version: verified.role_version,
+            verified_at: self.engine.now(),
+        }
+    }
+
+    pub(super) fn judge_kept(&self, sha256: &str) -> Result<(File, Verified), Refusal> {
+        let file = self.quarantine.open_file(sha256)?;
+        let verified = self.judge(&file)?;
+        if verified.file_sha256 != sha256 {
+            return Err(Refusal::Content("the file in quarantine is not the one that was taken".into()));
+        }
+        Ok((file, verified))
+    }
+
+    pub(super) fn told_to(&self, sha256: &str, who: Speaker) -> Answer {
+        self.told(sha256, who)
+    }
+
+    fn clean_up(&self) {
+        let wanted: Vec<_> =
+            self.engine.state().files.iter().filter(|file| !file.step.is_final()).map(|file| file.sha256.as_str()).collect();
+        self.quarantine.clean(&wanted);
+    }
+}
+
+/// Whether a file that is known is to be begun anew: never one that waits or runs; an action under another offer; anything by root's hand.
+fn is_ordered_again(known: &Known, offer_id: Option<&str>, who: Speaker) -> bool {
+    let another = known.kind == PatchKind::Action && offer_id.is_some() && known.offer_id.as_deref() != offer_id;
+    known.step.is_final() && (another || who == Speaker::Root)
+}

@@ -1,0 +1,146 @@
+//! What the reporter remembers of offers and of what people typed at links; durable, so that a restart goes on where it was.
+//!
+//! ```text
+//!  Wanted ── all bytes, right hash ─▶ Complete ── taken by the helper ─▶ Handed ── over there ─▶ (forgotten; its id stays)
+//!     └── given up, taken back ─▶ (forgotten; its id stays)
+//! ```
+//! It must never act: it says what is to be done. Everything in it came over the network and is bounded.
+
+use std::collections::VecDeque;
+
+use mainstay_shared::directive::Ask;
+use mainstay_shared::patch::{Decision, Offer};
+use serde::{Deserialize, Serialize};
+
+/// Offers at a time; more are taken up once others are over.
+const MAX_OFFERS: usize = 16;
+/// What people typed, and offers taken back, that wait to be told.
+const MAX_WAITING: usize = 32;
+/// Ids remembered so that nothing is taken up twice.
+const MAX_IDS: usize = 128;
+
+/// How far an offer's file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stage {
+    /// Not all of it is here.
+    Wanted,
+    /// All of it is here.
+    Complete,
+    /// The helper has it.
+    Handed,
+}
+
+/// An offer and its file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    /// As the collector made it.
+    pub(crate) offer: Offer,
+    /// How far.
+    pub(crate) stage: Stage,
+    /// Fetches that brought something wrong, or nothing.
+    pub(crate) tries: u32,
+    /// Bytes received over all tries.
+    pub(crate) received_bytes: u64,
+    /// So much of the partial file is on the disk for certain.
+    pub(crate) durable_bytes: u64,
+    /// The server's tag of the content that the partial belongs to.
+    pub(crate) tag: Option<String>,
+}
+
+/// What somebody typed at a link's page, on its way to the helper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Typed {
+    /// About which offer.
+    pub(crate) offer_id: String,
+    /// What they want.
+    pub(crate) decision: Decision,
+    /// Their code.
+    pub(crate) code: String,
+}
+
+/// All of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Book {
+    /// Oldest first.
+    pub(crate) offers: Vec<Held>,
+    /// Offers that are over.
+    over: VecDeque<String>,
+    /// Decisions to carry to the helper.
+    pub(crate) typed: Vec<Typed>,
+    /// Directives that brought decisions: each is carried once.
+    heard: VecDeque<String>,
+    /// Offers taken back, to be told to the helper.
+    pub(crate) taken_back: Vec<String>,
+    /// The number of the newest report of the helper's that is in the spool.
+    pub(crate) last_report: u64,
+}
+
+impl Book {
+    /// Takes note of a directive.
+    pub(crate) fn hear(&mut self, directive: &str, ask: &Ask) {
+        match ask {
+            Ask::Offered(offer) => self.offered(offer),
+            Ask::TakenBack { offer_id } => {
+                if self.held(offer_id).is_some_and(|held| held.stage != Stage::Handed) {
+                    self.forget(offer_id);
+                } else if self.taken_back.len() < MAX_WAITING && !self.taken_back.contains(offer_id) {
+                    remember(&mut self.over, offer_id);
+                    self.taken_back.push(offer_id.clone());
+                }
+            }
+            Ask::Decided { offer_id, decision, code } => {
+                if !self.heard.iter().any(|id| id == directive) && self.typed.len() < MAX_WAITING {
+                    remember(&mut self.heard, directive);
+                    let typed = Typed { offer_id: offer_id.clone(), decision: decision.clone(), code: code.clone() };
+                    self.typed.push(typed);
+                }
+            }
+            Ask::ReportNow | Ask::RenewCertificate | Ask::Unknown => {}
+        }
+    }
+
+    fn offered(&mut self, offer: &Offer) {
+        let known = self.held(&offer.offer_id).is_some() || self.over.contains(&offer.offer_id);
+        if known || self.offers.len() >= MAX_OFFERS {
+            return;
+        }
+        self.offers.push(Held {
+            offer: offer.clone(),
+            stage: Stage::Wanted,
+            tries: 0,
+            received_bytes: 0,
+            durable_bytes: 0,
+            tag: None,
+        });
+    }
+
+    /// The offer of that id.
+    pub(crate) fn held(&self, offer_id: &str) -> Option<&Held> {
+        self.offers.iter().find(|held| held.offer.offer_id == offer_id)
+    }
+
+    /// Changes an offer, if it is still held.
+    pub(crate) fn with(&mut self, offer_id: &str, change: impl FnOnce(&mut Held)) {
+        if let Some(held) = self.offers.iter_mut().find(|held| held.offer.offer_id == offer_id) {
+            change(held);
+        }
+    }
+
+    /// It is over; the same id is not taken up again.
+    pub(crate) fn forget(&mut self, offer_id: &str) {
+        self.offers.retain(|held| held.offer.offer_id != offer_id);
+        remember(&mut self.over, offer_id);
+    }
+}
+
+fn remember(ids: &mut VecDeque<String>, id: &str) {
+    if ids.iter().any(|known| known == id) {
+        return;
+    }
+    ids.push_back(id.chars().take(64).collect());
+    if ids.len() > MAX_IDS {
+        ids.pop_front();
+    }
+}
