@@ -28,6 +28,7 @@ struct Command {
     helper_config: PathBuf,
     now: bool,
     reason: String,
+    out: Option<PathBuf>,
 }
 
 /// Runs the command that the process was started with.
@@ -63,6 +64,7 @@ fn parse(lang: Lang) -> anyhow::Result<Command> {
         helper_config: PathBuf::from(helper::DEFAULT_PATH),
         now: false,
         reason: String::new(),
+        out: None,
     };
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
@@ -71,6 +73,7 @@ fn parse(lang: Lang) -> anyhow::Result<Command> {
             Long("helper-config") => command.helper_config = arguments.value()?.into(),
             Long("now") => command.now = true,
             Long("reason") => command.reason = arguments.value()?.string()?,
+            Long("out") => command.out = Some(arguments.value()?.into()),
             Long("json") => command.output.json = true,
             Long("lang") => {
                 let name = arguments.value()?.string()?;
@@ -114,6 +117,10 @@ fn perform(command: &Command) -> Result<(), Failure> {
             helper::serve(helper_settings(command)?, time)?;
         }
         ["executor"] => helper::serve_executor()?,
+        ["patch", "receipt"] => {
+            let config = load(command)?;
+            local::patch_receipt(&config, command.out.as_deref(), &time, command.output)?;
+        }
         ["patch" | "action", ..] => perform_async(command, words[0], time)?,
         [] => return Err(usage(anyhow!("expected a command; `mainstay-agent help` lists them"))),
         _ => return Err(usage(anyhow!("{}: no such command; `mainstay-agent help` lists them", words.join(" ")))),

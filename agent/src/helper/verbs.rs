@@ -269,13 +269,17 @@ impl Helper {
                 if typed == code {
                     return Ok(AgreedBy::Code);
                 }
+                let left = format!("{} tries are left", MAX_CODE_TRIES - known.tries - 1);
+                let now = self.engine.now();
                 let counted = self.engine.store.change(|state| {
                     if let Some(file) = state.file_mut(sha256) {
                         file.tries += 1;
                     }
+                    // Whoever typed it waits at a page for the box's word.
+                    state.step(sha256, known.step, ("wrong_code", &left), "", now);
                 });
                 match counted {
-                    Ok(()) => Err(told("wrong_code", format!("{} tries are left", MAX_CODE_TRIES - known.tries - 1))),
+                    Ok(()) => Err(told("wrong_code", left)),
                     Err(error) => Err(Box::new(refusal(&io_refusal(&error)))),
                 }
             }

@@ -10,9 +10,11 @@ mod enroll;
 mod probe_message;
 mod spool_files;
 mod patch;
+mod patch_receipt;
 
 pub(crate) use enroll::enroll;
 pub(crate) use patch::{PatchCommand, PatchOrder, patch};
+pub(crate) use patch_receipt::patch_receipt;
 pub(crate) use probe_message::test;
 pub(crate) use socket::{Answering, answer_requests};
 pub(crate) use spool_files::{SpoolCommand, spool};

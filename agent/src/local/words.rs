@@ -65,6 +65,7 @@ mainstay-agent：监测本设备及其业务服务，经 HTTPS 向服务中心�
   patch apply 文件|SHA256 [--now]       同意并安装；--now：不等安装窗口
   patch refuse SHA256 --reason 文字     拒绝，理由会告知厂商
   patch rollback                        回到上一版本
+  patch receipt [--out 文件]            写出签名回执，供离线带回或邮寄给厂商
   action list|history                   动作：待处理、历史
   action run 文件|SHA256                同意并执行一次
   check-config                          检查配置
@@ -87,6 +88,7 @@ Usage: mainstay-agent [--config FILE] [--lang zh|en] [--json] COMMAND
   patch apply FILE|SHA256 [--now]       agree and install; --now: without waiting for the window
   patch refuse SHA256 --reason TEXT     refuse; the vendor is told the reason
   patch rollback                        back to the version before
+  patch receipt [--out FILE]            write the signed receipt, to be carried or mailed to the vendor
   action list|history                   actions: what waits, what was
   action run FILE|SHA256                agree and run it once
   check-config                          check the configuration
