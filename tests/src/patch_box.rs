@@ -147,7 +147,7 @@ running_exe = "{disk}/tree/current/bin/web"
     fn write_scripts(&self) -> Result<()> {
         let (top, disk) = (self.folder.path().display(), self.disk.display());
         let start = format!(
-            "#!/bin/sh\nif [ -f {top}/web.pid ] && kill -0 \"$(cat {top}/web.pid)\" 2>/dev/null; then exit 0; fi\n\
+            "#!/bin/sh\nif [ -f {top}/web.pid ] && readlink \"/proc/$(cat {top}/web.pid)/exe\" >/dev/null; then exit 0; fi\n\
              cd /\nsetsid {disk}/tree/current/bin/web 100000 >/dev/null 2>&1 </dev/null &\necho $! >{top}/web.pid\n"
         );
         let stop = format!(
