@@ -24,6 +24,7 @@ use crate::flow::watch::{self, Current, Watch};
 use crate::lifecycle::Lifecycle;
 use crate::local::{Answering, Facts, Failure, answer_requests};
 use crate::patches::{HelperClient, Keeper};
+use crate::probes::aside::Workers;
 use crate::probes::{ClockReference, Host, Place};
 use crate::spool::{Limits, Spool};
 use crate::uplink::{Identity, Proxy, Settings, TrustedClock, Uplink};
@@ -124,7 +125,7 @@ impl Patches<'_> {
             spool: self.spool.clone(),
             services: self.config.services.clone(),
             current: self.current.clone(),
-            checker: Arc::new(Checker::here(self.time.clone(), self.clock.clone())),
+            checker: Arc::new(Checker::here(self.time.clone(), self.clock.clone(), Workers::default())),
         };
         let stop = life.stop_signal();
         life.spawn("patch", patch::run(patching, stop));
