@@ -100,7 +100,9 @@ impl Play {
     async fn types(&self, link: &str, verb: &str, fields: &[(&str, &str)]) -> Result<String> {
         let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
         let origin = self.scene.collector.web_url();
-        let answer = client.post(format!("{link}/{verb}")).header("Origin", origin).form(fields).send().await?;
+        let form = fields.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&");
+        let request = client.post(format!("{link}/{verb}")).header("Origin", origin).body(form);
+        let answer = request.header("Content-Type", "application/x-www-form-urlencoded").send().await?;
         Ok(format!("{} {:?}", answer.status(), answer.headers().get("location")))
     }
 
