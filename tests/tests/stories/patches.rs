@@ -136,12 +136,14 @@ async fn a_patch_approved_at_its_link_with_the_boxs_code_is_installed_and_a_bad_
 
     let bad = play.publishes(Version::new(2, 2, 0), "bad", 10).await?;
     let offer = Play::offer_id(&play.offers(&bad).await?)?;
-    let listed = eventually("the bad version to wait on the box", A_WHILE, async || Ok(play.patched.waiting("patch").await?.pop()));
+    let listed =
+        eventually("the bad version to wait on the box", A_WHILE, async || Ok(play.patched.waiting("patch").await?.pop()));
     let sha256 = listed.await?["sha256"].as_str().context("a hash")?.to_owned();
     play.patched.administrator(&["patch", "apply", &sha256[..12]]).await?;
     play.offer_stands(&offer, "rolled_back").await?;
     assert!(play.patched.runs("ballast")?.len() >= 900, "the version before runs");
-    eventually("one ticket about the patch", A_WHILE, async || Ok((!play.scene.desk.tickets().await?.is_empty()).then_some(()))).await?;
+    eventually("one ticket about the patch", A_WHILE, async || Ok((!play.scene.desk.tickets().await?.is_empty()).then_some(())))
+        .await?;
     let again = play.offers(&bad).await?;
     assert!(again["offer_id"].is_null(), "it failed there and is not offered again: {again}");
     Ok(())
