@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what a part of the work needs and the machine lacks: Debian packages, nothing else.
-# Usage: scripts/setup.sh PART...     parts: build static database browser monitoring mail demo peers disks misc, or all
+# Installs what a part of the work needs and the machine lacks: Debian packages, and python-tuf (PyPI) into target/tuf-venv.
+# Usage: scripts/setup.sh PART...     parts: build static database browser monitoring mail demo peers disks misc tuf, or all
 # A fast no-op when everything is there. Says what it installs; starts and enables no service that it installs.
 # Exit codes: 0 all there, 64 unknown part, 69 something is missing and can't be installed from here.
 set -euo pipefail
@@ -9,6 +9,20 @@ say() { printf 'set-up: %s\n' "$*"; }
 has() { command -v "$1" >/dev/null 2>&1; }
 has_postgres() { has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 has_chinese_font() { has fc-list && [ -n "$(fc-list :lang=zh 2>/dev/null | head -n 1)" ]; }
+
+# An outside reader of the signed repository, in a folder of its own; the version is part of the tests.
+tuf=no
+python_tuf() {
+  local venv
+  venv=$(cd "$(dirname "$0")/.." && pwd)/target/tuf-venv
+  [ "$tuf" = yes ] || return 0
+  "$venv/bin/python" -c 'import tuf, sys; sys.exit(tuf.__version__ != "7.0.1")' 2>/dev/null && return 0
+  say 'installing python-tuf 7.0.1 into target/tuf-venv (pip)'
+  if ! { python3 -m venv "$venv" && "$venv/bin/pip" install -q tuf==7.0.1 'securesystemslib[crypto]'; } >&2; then
+    say 'python-tuf could not be installed' >&2
+    exit 69
+  fi
+}
 
 missing=()
 want() { missing+=("$@"); }
@@ -43,8 +57,10 @@ part() {
                 { has mkfs.xfs || [ -x /sbin/mkfs.xfs ]; } || want xfsprogs
                 has strace || want strace
                 has losetup || want mount ;;
-    all)        for p in build database browser monitoring mail demo misc disks; do part "$p"; done ;;
-    *)          say "unknown part \"$1\": expected build, static, database, browser, monitoring, mail, demo, peers, misc, disks or all" >&2; exit 64 ;;
+    tuf)        tuf=yes
+                has python3 && python3 -c 'import ensurepip' 2>/dev/null || want python3 python3-venv ;;
+    all)        for p in build database browser monitoring mail demo misc disks tuf; do part "$p"; done ;;
+    *)          say "unknown part \"$1\": expected build, static, database, browser, monitoring, mail, demo, peers, misc, disks, tuf or all" >&2; exit 64 ;;
   esac
 }
 
@@ -78,7 +94,7 @@ disable_services_of() {
 
 [ $# -gt 0 ] || set -- all
 for name in "$@"; do part "$name"; done
-[ ${#missing[@]} -gt 0 ] || exit 0
+[ ${#missing[@]} -gt 0 ] || { python_tuf; exit 0; }
 
 if ! has apt-get; then
   say "missing: ${missing[*]} (names of Debian packages); there is no apt-get here, please install their like" >&2
@@ -106,3 +122,4 @@ fi
 mapfile -t added < <(comm -13 <(printf '%s\n' "$before") <(packages))
 disable_services_of "${added[@]}"
 say "done, ${#added[@]} packages with what they need"
+python_tuf

@@ -44,3 +44,35 @@ pub enum Ask {
     #[serde(other)]
     Unknown,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::patch::PatchKind;
+
+    #[test]
+    fn every_ask_is_read_back_as_it_was_written() {
+        let offer = Offer {
+            offer_id: "0".repeat(32),
+            kind: PatchKind::Action,
+            file: "acme-gateway-2.1.0.mpatch".into(),
+            sha256: "5".repeat(64),
+            bytes: 7,
+            product: "acme-gateway".into(),
+            version: "2.1.0".into(),
+        };
+        let decision = Decision::Refuse { reason: "not today".into() };
+        let asks = [
+            Ask::ReportNow,
+            Ask::RenewCertificate,
+            Ask::Offered(offer.clone()),
+            Ask::TakenBack { offer_id: offer.offer_id.clone() },
+            Ask::Decided { offer_id: offer.offer_id.clone(), decision, code: "123456".into() },
+            Ask::Decided { offer_id: offer.offer_id, decision: Decision::Approve, code: "123456".into() },
+        ];
+        for ask in asks {
+            let text = serde_json::to_string(&ask).expect("JSON");
+            assert_eq!(serde_json::from_str::<Ask>(&text).ok(), Some(ask), "{text}");
+        }
+    }
+}

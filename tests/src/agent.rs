@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::injection::Injection;
 use crate::machine_clock::MachineClock;
 use crate::patience::{A_WHILE, SOON, eventually};
-use crate::process::{Daemon, Output, program, run, tied};
+use crate::process::{Daemon, Output, program, run, tied, tied_as_number};
 
 /// What no agent of a story turns into faults: this machine, whose load is the tests' own doing.
 const MACHINE: &[&str] = &["cpu", "load", "memory", "swap", "pressure", "disk", "disk_io", "network", "temperature", "clock"];
@@ -26,6 +26,7 @@ pub struct Agent {
     daemon: Option<Daemon>,
     clock: Option<MachineClock>,
     snapshots: u32,
+    uid: Option<u32>,
     state: PathBuf,
     folder: TempDir,
 }
@@ -70,13 +71,33 @@ impl Agent {
     }
 
     fn with_state(folder: TempDir, state: PathBuf, services: &str) -> Result<Self> {
-        let agent = Self { daemon: None, clock: None, snapshots: 0, state, folder };
+        let agent = Self { daemon: None, clock: None, snapshots: 0, uid: None, state, folder };
         std::fs::create_dir(agent.path("agent.d"))?;
         std::fs::write(agent.path("agent.toml"), format!("[agent]\nstate_dir = {:?}\n", agent.state_dir()))?;
         let quiet: String = MACHINE.iter().map(|part| format!("[probes.{part}]\nenabled = false\n")).collect();
         std::fs::write(agent.path("agent.d/10-quiet.toml"), quiet)?;
         agent.configure(services)?;
         Ok(agent)
+    }
+
+    /// Lives as a user without rights from now on, as packages install it. Only root can say so.
+    ///
+    /// # Errors
+    /// When its folder can't be given away.
+    pub fn live_as(&mut self, uid: u32) -> Result<()> {
+        give(self.folder.path(), uid)?;
+        self.uid = Some(uid);
+        Ok(())
+    }
+
+    /// Runs one of its commands as root, as the administrator on the box does.
+    ///
+    /// # Errors
+    /// When it can't be run; a refusal is an [`Output`].
+    pub async fn as_root(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = tied(program("mainstay-agent")?);
+        command.arg("--config").arg(self.path("agent.toml")).args(arguments).env("LANG", "en_US.UTF-8");
+        run(command, "", A_WHILE).await
     }
 
     /// Replaces what the story declares; it counts from the next start.
@@ -272,7 +293,10 @@ impl Agent {
     }
 
     fn program(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = tied(program("mainstay-agent")?);
+        let mut command = match self.uid {
+            Some(uid) => tied_as_number(uid, program("mainstay-agent")?),
+            None => tied(program("mainstay-agent")?),
+        };
         command.arg("--config").arg(self.path("agent.toml")).args(arguments).current_dir(self.folder.path());
         command.env("LANG", "en_US.UTF-8");
         if let Some(clock) = &self.clock {
@@ -280,6 +304,16 @@ impl Agent {
         }
         Ok(command)
     }
+}
+
+fn give(path: &Path, uid: u32) -> Result<()> {
+    std::os::unix::fs::lchown(path, Some(uid), Some(uid))?;
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            give(&entry?.path(), uid)?;
+        }
+    }
+    Ok(())
 }
 
 /// A `[[service]]` table with one HTTP check of `url`, asked every second.

@@ -45,6 +45,8 @@ pub struct Settings {
     pub tickets: Vec<(&'static str, &'static str)>,
     /// An address to ping.
     pub watch: Option<String>,
+    /// A repository of signed files, at [`Collector::repository`].
+    pub releases: bool,
     /// A wall clock that the story can move: true time until it does.
     pub own_clock: bool,
     /// How far its own clock is off at first, in seconds. One that is behind can be moved far without leaving the validity of
@@ -110,6 +112,9 @@ impl Collector {
         }
         let text = toml::to_string(&collector.settings_table(&settings))?;
         std::fs::write(collector.config_file(), text)?;
+        if settings.releases {
+            std::fs::create_dir(collector.repository())?;
+        }
         collector.init().await?;
         collector.operator.clock_offset_s = settings.clock_offset_s;
         Ok(collector)
@@ -232,7 +237,16 @@ impl Collector {
         if let Some(url) = &settings.watch {
             all.insert("watch".into(), section(vec![("url", text(url)), ("interval", text("1s"))]));
         }
+        if settings.releases {
+            all.insert("releases".into(), section(vec![("dir", text(&self.repository().display().to_string()))]));
+        }
         all
+    }
+
+    /// The folder that release engineers publish into.
+    #[must_use]
+    pub fn repository(&self) -> PathBuf {
+        self.path("repository")
     }
 
     /// Starts `serve` and waits until it says that it is healthy.

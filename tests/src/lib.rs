@@ -31,3 +31,5 @@ pub mod load;
 pub mod null_endpoint;
 pub mod agent;
 pub mod desk;
+pub mod vendor;
+pub mod patched_box;

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use mainstay_shared::ids::random_hex_128;
+use ring::rand::SystemRandom;
 use tempfile::TempDir;
 
 use crate::patience::{SOON, eventually};
@@ -161,12 +163,20 @@ pub fn psql(port: u16, statement: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago. It lies below those that the kernel hands out by itself, so that nobody is given it while the
+/// program that listens there is killed and started again.
 ///
 /// # Errors
-/// When 127.0.0.1 can't be bound.
+/// When none of a thousand can be bound on 127.0.0.1.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    for _ in 0..1000 {
+        let random = random_hex_128(&SystemRandom::new());
+        let port = 20_000 + u16::from_str_radix(&random[..4], 16)? % 12_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port on 127.0.0.1")
 }
 
 fn binary(name: &str) -> Result<PathBuf> {

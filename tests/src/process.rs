@@ -52,6 +52,15 @@ pub fn tied_as(user: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
+/// [`tied`], run as a user without a name. Needs root.
+#[must_use]
+pub fn tied_as_number(uid: u32, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--reuid={uid}")).arg(format!("--regid={uid}")).arg("--clear-groups");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
 /// A running child whose output goes to a log file; killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {

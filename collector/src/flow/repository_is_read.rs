@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,7 +20,7 @@ use crate::customers::{Role as StaffRole, VENDOR_TENANT, store as customers};
 use crate::db::{Turn, mark_change, transact};
 use crate::notices::{Recipient, outbox, patch_mail};
 use crate::releases::life::OfferState;
-use crate::releases::online::{OnlineKeys, Role, is_due, snapshot_meta, timestamp_meta};
+use crate::releases::online::{OnlineKeys, Role, is_due, names_of, names_of_snapshot};
 use crate::releases::repository::{self, Listed, Newest};
 use crate::releases::{FileState, ReleaseFile, files, offers};
 
@@ -37,6 +38,8 @@ pub(crate) struct Reader {
     node: String,
     settings: ReleasesConfig,
     keys: Option<OnlineKeys>,
+    /// What was refused is read once more after a start: the trusted root may have been put right.
+    first_look: AtomicBool,
 }
 
 impl Reader {
@@ -47,7 +50,7 @@ impl Reader {
     pub(crate) fn new(world: &World) -> anyhow::Result<Option<Arc<Self>>> {
         let Some(settings) = world.config.releases.clone() else { return Ok(None) };
         let keys = OnlineKeys::load(&world.config.data_dir.join("keys")).context("the online signing keys")?;
-        Ok(Some(Arc::new(Self { node: random_hex_128(&world.rng), settings, keys })))
+        Ok(Some(Arc::new(Self { node: random_hex_128(&world.rng), settings, keys, first_look: AtomicBool::new(true) })))
     }
 
     /// One pass.
@@ -87,8 +90,14 @@ impl Reader {
         let reader = Arc::clone(self);
         let listed = aside(move || repository::listed(&reader.settings.dir)).await?;
         let now = world.time.now();
+        let again = self.first_look.swap(false, Ordering::Relaxed);
+        let stands = |known: &ReleaseFile, mark: &str| match known.state {
+            FileState::Gone => false,
+            FileState::Refused => known.mark == mark && !again,
+            FileState::Good | FileState::Withdrawn => known.mark == mark,
+        };
         for found in &listed {
-            if by_name.get(found.file.as_str()).is_some_and(|known| known.mark == found.mark && known.state != FileState::Gone) {
+            if by_name.get(found.file.as_str()).is_some_and(|known| stands(known, &found.mark)) {
                 continue;
             }
             let file = self.read_file(found.clone(), now).await?;
@@ -140,25 +149,24 @@ impl Reader {
     /// Snapshot and timestamp say what lies there now, and never run out while this service lives.
     async fn sign(&self, world: &World, newest: &BTreeMap<String, Newest>) -> anyhow::Result<()> {
         let (Some(keys), Some(root)) = (&self.keys, newest.get("root")) else { return Ok(()) };
-        let ids = keys.listed_as(Role::Snapshot, &root.bytes).zip(keys.listed_as(Role::Timestamp, &root.bytes));
-        let Some((snapshot_id, timestamp_id)) = ids else {
+        if !keys.are_listed(&root.bytes) {
             tracing::warn!(
                 version = root.version,
-                "the root does not list this collector's online keys (releases keygen): nothing is signed"
+                "the root does not list this collector's online keys (releases keys): nothing is signed"
             );
             return Ok(());
-        };
+        }
         let now = world.time.now();
-        let meta = snapshot_meta(newest);
+        let names = names_of(newest);
         let (last_snapshot, last_timestamp) = {
             let mut conn = world.db.read().await?;
             (files::newest_signed(&mut conn, Role::Snapshot).await?, files::newest_signed(&mut conn, Role::Timestamp).await?)
         };
-        let snapshot_due = is_due(Role::Snapshot, last_snapshot.as_ref(), &meta, now);
+        let snapshot_due = is_due(Role::Snapshot, last_snapshot.as_ref(), &names, now);
         let timestamp_due = snapshot_due
             || last_snapshot
                 .as_ref()
-                .is_none_or(|last| is_due(Role::Timestamp, last_timestamp.as_ref(), &timestamp_meta(last), now));
+                .is_none_or(|last| is_due(Role::Timestamp, last_timestamp.as_ref(), &names_of_snapshot(last), now));
         if !timestamp_due {
             return Ok(());
         }
@@ -168,13 +176,13 @@ impl Reader {
                 Some(last) => last,
                 None => {
                     let version = files::next_version(tx, "tuf_snapshot", floors.snapshot).await?;
-                    let signed = keys.sign(Role::Snapshot, &snapshot_id, version, meta.clone(), now);
+                    let signed = keys.sign(Role::Snapshot, version, &names, now)?;
                     files::add_signed(tx, &signed).await?;
                     signed
                 }
             };
             let version = files::next_version(tx, "tuf_timestamp", floors.timestamp).await?;
-            let timestamp = keys.sign(Role::Timestamp, &timestamp_id, version, timestamp_meta(&snapshot), now);
+            let timestamp = keys.sign(Role::Timestamp, version, &names_of_snapshot(&snapshot), now)?;
             files::add_signed(tx, &timestamp).await?;
             Ok(())
         });
@@ -253,7 +261,10 @@ async fn keep(world: &World, file: &ReleaseFile, now: UnixMs) -> anyhow::Result<
 }
 
 /// An offer that its box never took up in time is over. One that waits on the box for consent is the box's to end.
-async fn end_overdue(world: &World) -> anyhow::Result<()> {
+///
+/// # Errors
+/// If the database refuses.
+pub(crate) async fn end_overdue(world: &World) -> anyhow::Result<()> {
     let now = world.time.now();
     let due = offers::overdue(&mut *world.db.read().await?, now, ENDED_AT_ONCE).await?;
     for offer in due.into_iter().filter(|offer| offer.state == OfferState::Offered) {

@@ -2,5 +2,6 @@
 //! stand in the `tests` crate.
 
 mod faults;
+mod patches;
 mod people;
 mod silence;

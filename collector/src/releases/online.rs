@@ -8,9 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mainstay_patchkit::authoring::{Envelope, Named, SigningKey, snapshot_text, timestamp_text};
 use mainstay_shared::time_source::UnixMs;
 use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
 use super::repository::Newest;
@@ -63,10 +63,13 @@ pub(crate) struct Signed {
     pub(crate) expires_at: UnixMs,
 }
 
-/// The two private keys.
+/// What a role's metadata names: files with version, length and hash.
+pub(crate) type Names = BTreeMap<String, (u64, Named)>;
+
+/// The two private keys: files of 32 secret bytes.
 pub(crate) struct OnlineKeys {
-    snapshot: Ed25519KeyPair,
-    timestamp: Ed25519KeyPair,
+    snapshot: SigningKey,
+    timestamp: SigningKey,
 }
 
 impl OnlineKeys {
@@ -77,14 +80,14 @@ impl OnlineKeys {
     pub(crate) fn load(keys_dir: &Path) -> anyhow::Result<Option<Self>> {
         let read = |role: Role| {
             let path = keys_dir.join(role.key_file());
-            match std::fs::read(&path) {
-                Ok(bytes) => {
-                    let key = Ed25519KeyPair::from_pkcs8(&bytes);
-                    key.map(Some).map_err(|_| anyhow::anyhow!("{}: no Ed25519 key (PKCS#8)", path.display()))
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(error).with_context(|| path.display().to_string()),
-            }
+            let bytes = match std::fs::read(&path) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error).with_context(|| path.display().to_string()),
+            };
+            let seed: [u8; 32] =
+                bytes.try_into().map_err(|_| anyhow::anyhow!("{}: expected a key of 32 bytes", path.display()))?;
+            Ok(Some(SigningKey::from_seed(&seed).with_context(|| path.display().to_string())?))
         };
         Ok(read(Role::Snapshot)?.zip(read(Role::Timestamp)?).map(|(snapshot, timestamp)| Self { snapshot, timestamp }))
     }
@@ -93,139 +96,114 @@ impl OnlineKeys {
     ///
     /// # Errors
     /// If the generator fails.
-    pub(crate) fn make(rng: &SystemRandom) -> anyhow::Result<[(&'static str, Vec<u8>); 2]> {
-        let key = || Ed25519KeyPair::generate_pkcs8(rng).map_err(|_| anyhow::anyhow!("making a key"));
-        Ok([(Role::Snapshot.key_file(), key()?.as_ref().to_vec()), (Role::Timestamp.key_file(), key()?.as_ref().to_vec())])
+    pub(crate) fn make(rng: &SystemRandom) -> anyhow::Result<[(&'static str, [u8; 32]); 2]> {
+        let seed = || SigningKey::new_seed(rng).context("making a key");
+        Ok([(Role::Snapshot.key_file(), seed()?), (Role::Timestamp.key_file(), seed()?)])
     }
 
-    fn of(&self, role: Role) -> &Ed25519KeyPair {
+    fn of(&self, role: Role) -> &SigningKey {
         match role {
             Role::Snapshot => &self.snapshot,
             Role::Timestamp => &self.timestamp,
         }
     }
 
-    fn public_hex(&self, role: Role) -> String {
-        hex::encode(self.of(role).public_key().as_ref())
-    }
-
-    /// What the release engineer needs for the root: the public keys by role, as TUF writes keys.
+    /// What the release engineer needs for the root: the public keys by role, as metadata writes keys.
     pub(crate) fn public(&self) -> Value {
-        let key = |role| json!({"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": self.public_hex(role)}});
-        json!({"snapshot": key(Role::Snapshot), "timestamp": key(Role::Timestamp)})
+        json!({"snapshot": self.snapshot.public().to_value(), "timestamp": self.timestamp.public().to_value()})
     }
 
-    /// The id under which a root lets the role's key sign; `None`: it doesn't.
-    pub(crate) fn listed_as(&self, role: Role, root: &[u8]) -> Option<String> {
-        let root: Value = serde_json::from_slice(root).ok()?;
-        let signed = root.get("signed")?;
-        let (keys, ours) = (signed.get("keys")?, self.public_hex(role));
-        let ids = signed.get("roles")?.get(role.as_str())?.get("keyids")?.as_array()?;
-        let is_ours = |id: &&str| {
-            let public = keys.get(*id).and_then(|key| key.get("keyval")?.get("public")?.as_str());
-            public.is_some_and(|public| public.eq_ignore_ascii_case(&ours))
-        };
-        ids.iter().filter_map(Value::as_str).find(is_ours).map(str::to_owned)
+    /// Whether a root lets both keys sign for their roles.
+    pub(crate) fn are_listed(&self, root: &[u8]) -> bool {
+        let root: Value = serde_json::from_slice(root).unwrap_or_default();
+        [Role::Snapshot, Role::Timestamp].into_iter().all(|role| {
+            let ids = root["signed"]["roles"][role.as_str()]["keyids"].as_array();
+            let ours = self.of(role).public().key_id();
+            ids.is_some_and(|ids| ids.iter().any(|id| id.as_str() == Some(&ours)))
+        })
     }
 
-    /// Signs `meta` (file name to what is said of it) as `version` of the role.
-    pub(crate) fn sign(&self, role: Role, key_id: &str, version: i64, meta: Value, now: UnixMs) -> Signed {
+    /// Signs `version` of a role over what it names. A timestamp names its snapshot alone.
+    ///
+    /// # Errors
+    /// If a text can't be written.
+    pub(crate) fn sign(&self, role: Role, version: i64, names: &Names, now: UnixMs) -> anyhow::Result<Signed> {
         // TUF counts whole seconds.
         let expires_at = UnixMs(now.plus(role.life()).0 / 1000 * 1000);
-        let names = meta.to_string();
-        let signed = json!({
-            "_type": role.as_str(), "spec_version": "1.0.31", "version": version,
-            "expires": expires_at.to_utc().format("%Y-%m-%dT%H:%M:%SZ").to_string(), "meta": meta,
-        });
-        let signature = self.of(role).sign(canonical(&signed).as_bytes());
-        let body = json!({"signatures": [{"keyid": key_id, "sig": hex::encode(signature.as_ref())}], "signed": signed});
-        Signed { role: role.as_str(), version, body: body.to_string(), names, signed_at: now, expires_at }
+        let number = u64::try_from(version)?;
+        let text = match role {
+            Role::Snapshot => snapshot_text(number, expires_at, names),
+            Role::Timestamp => {
+                let snapshot = names.values().next().cloned().context("a timestamp names a snapshot")?;
+                timestamp_text(number, expires_at, snapshot)
+            }
+        };
+        let mut envelope = Envelope::new(text);
+        envelope.sign(self.of(role))?;
+        let body = String::from_utf8(envelope.to_bytes()?)?;
+        Ok(Signed { role: role.as_str(), version, body, names: serde_json::to_string(names)?, signed_at: now, expires_at })
     }
 }
 
 /// What a snapshot says of the metadata that stands together: everything but the root.
-pub(crate) fn snapshot_meta(newest: &BTreeMap<String, Newest>) -> Value {
-    let of = |(role, newest): (&String, &Newest)| (format!("{role}.json"), about(newest.version, &newest.bytes));
-    Value::Object(newest.iter().filter(|(role, _)| *role != "root").map(of).collect())
+pub(crate) fn names_of(newest: &BTreeMap<String, Newest>) -> Names {
+    let named = |(role, newest): (&String, &Newest)| (format!("{role}.json"), (newest.version, Named::of(&newest.bytes)));
+    newest.iter().filter(|(role, _)| *role != "root").map(named).collect()
 }
 
 /// What a timestamp says of a snapshot.
-pub(crate) fn timestamp_meta(snapshot: &Signed) -> Value {
-    json!({"snapshot.json": about(u64::try_from(snapshot.version).unwrap_or_default(), snapshot.body.as_bytes())})
-}
-
-fn about(version: u64, bytes: &[u8]) -> Value {
-    let hash = hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
-    json!({"version": version, "length": bytes.len(), "hashes": {"sha256": hash}})
+pub(crate) fn names_of_snapshot(snapshot: &Signed) -> Names {
+    let version = u64::try_from(snapshot.version).unwrap_or_default();
+    Names::from([("snapshot.json".to_owned(), (version, Named::of(snapshot.body.as_bytes())))])
 }
 
 /// Whether a role is to be signed again: it says something else now, or half of its life is over.
-pub(crate) fn is_due(role: Role, last: Option<&Signed>, meta: &Value, now: UnixMs) -> bool {
+pub(crate) fn is_due(role: Role, last: Option<&Signed>, names: &Names, now: UnixMs) -> bool {
     let Some(last) = last else { return true };
-    let says_the_same = serde_json::from_str::<Value>(&last.names).is_ok_and(|names| names == *meta);
+    let says_the_same = serde_json::from_str::<Names>(&last.names).is_ok_and(|said| said == *names);
     !says_the_same || now >= last.signed_at.plus(role.life() / 2) || now < last.signed_at
-}
-
-/// Canonical JSON as TUF signs it (OLPC): sorted keys, no spaces, whole numbers, only `"` and `\` escaped.
-fn canonical(value: &Value) -> String {
-    let text = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
-    match value {
-        Value::String(string) => text(string),
-        Value::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
-        Value::Object(fields) => {
-            let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
-            let fields: Vec<String> = sorted.iter().map(|(key, value)| format!("{}:{}", text(key), canonical(value))).collect();
-            format!("{{{}}}", fields.join(","))
-        }
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use ring::signature::{ED25519, UnparsedPublicKey};
+    use mainstay_patchkit::authoring::PublicKey;
+    use mainstay_patchkit::sample::Vendor;
 
     use super::*;
 
-    fn keys() -> OnlineKeys {
+    fn keys(seeds: [[u8; 32]; 2]) -> OnlineKeys {
         let dir = tempfile::tempdir().expect("a folder");
-        for (file, bytes) in OnlineKeys::make(&SystemRandom::new()).expect("keys") {
-            std::fs::write(dir.path().join(file), bytes).expect("written");
+        for (role, seed) in [Role::Snapshot, Role::Timestamp].into_iter().zip(seeds) {
+            std::fs::write(dir.path().join(role.key_file()), seed).expect("written");
         }
         OnlineKeys::load(dir.path()).expect("readable").expect("there")
     }
 
     #[test]
-    fn what_is_signed_verifies_over_its_canonical_form() {
-        let (keys, now) = (keys(), UnixMs(1_795_334_400_123));
+    fn what_is_signed_verifies_and_is_due_again_in_time() {
+        let (keys, now) = (keys([[31; 32], [32; 32]]), UnixMs(1_795_334_400_123));
         let newest = Newest { version: 4, expires_at: now, bytes: b"{}".to_vec() };
-        let meta = snapshot_meta(&BTreeMap::from([("targets".to_owned(), newest.clone()), ("root".to_owned(), newest)]));
-        let snapshot = keys.sign(Role::Snapshot, "id", 3, meta.clone(), now);
-        let body: Value = serde_json::from_str(&snapshot.body).expect("JSON");
-        assert_eq!(body["signed"]["expires"], "2026-11-29T08:00:00Z");
-        assert_eq!(body["signed"]["meta"]["targets.json"]["version"], 4);
-        assert!(body["signed"]["meta"].get("root.json").is_none());
-        let public = hex::decode(keys.public_hex(Role::Snapshot)).expect("hex");
-        let signature = hex::decode(body["signatures"][0]["sig"].as_str().expect("a signature")).expect("hex");
-        let signed = canonical(&body["signed"]);
-        assert!(signed.starts_with(r#"{"_type":"snapshot","expires":"2026"#), "{signed}");
-        UnparsedPublicKey::new(&ED25519, public).verify(signed.as_bytes(), &signature).expect("a good signature");
-        assert!(!is_due(Role::Snapshot, Some(&snapshot), &meta, now));
-        assert!(is_due(Role::Snapshot, Some(&snapshot), &meta, now.plus(DAY * 4)), "half of its life is over");
-        assert!(is_due(Role::Snapshot, Some(&snapshot), &json!({}), now), "it says something else");
-        let timestamp = keys.sign(Role::Timestamp, "id", 1, timestamp_meta(&snapshot), now);
+        let names = names_of(&BTreeMap::from([("targets".to_owned(), newest.clone()), ("root".to_owned(), newest)]));
+        let snapshot = keys.sign(Role::Snapshot, 3, &names, now).expect("signed");
+        let envelope = Envelope::read(snapshot.body.as_bytes()).expect("metadata");
+        assert_eq!(envelope.signed["expires"], "2026-11-29T08:00:00Z");
+        assert_eq!(envelope.signed["meta"]["targets.json"]["version"], 4);
+        assert!(envelope.signed["meta"].get("root.json").is_none());
+        let public = PublicKey(keys.public()["snapshot"]["keyval"]["public"].as_str().expect("hex").to_owned());
+        assert_eq!(envelope.signers([&public]).len(), 1);
+        assert!(!is_due(Role::Snapshot, Some(&snapshot), &names, now));
+        assert!(is_due(Role::Snapshot, Some(&snapshot), &names, now.plus(DAY * 4)), "half of its life is over");
+        assert!(is_due(Role::Snapshot, Some(&snapshot), &Names::new(), now), "it says something else");
+        let timestamp = keys.sign(Role::Timestamp, 1, &names_of_snapshot(&snapshot), now).expect("signed");
         assert_eq!(timestamp.expires_at, UnixMs(1_795_420_800_000));
     }
 
     #[test]
-    fn a_key_signs_only_under_the_id_that_the_root_gives_its_role() {
-        let keys = keys();
-        let root = json!({"signed": {
-            "keys": {"a": keys.public()["snapshot"], "b": keys.public()["timestamp"]},
-            "roles": {"snapshot": {"keyids": ["b", "a"]}, "timestamp": {"keyids": ["a"]}}
-        }});
-        let root = root.to_string();
-        assert_eq!(keys.listed_as(Role::Snapshot, root.as_bytes()), Some("a".to_owned()));
-        assert_eq!(keys.listed_as(Role::Timestamp, root.as_bytes()), None);
+    fn keys_sign_only_where_the_root_lists_them() {
+        let root = Vendor::default().root_json().expect("a root");
+        assert!(keys([[31; 32], [32; 32]]).are_listed(&root));
+        assert!(!keys([[31; 32], [33; 32]]).are_listed(&root), "the other key");
+        assert!(!keys([[32; 32], [31; 32]]).are_listed(&root), "the other way round");
+        assert!(!keys([[31; 32], [32; 32]]).are_listed(b"torn"));
     }
 }

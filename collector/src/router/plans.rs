@@ -22,14 +22,16 @@ use crate::customers::Role;
 use crate::db::testing::both_databases;
 use crate::db::{Conn, Db, Engine, Turn, transact};
 use crate::flow::faults_arrive::{ArrivedChange, ArrivedFrom, faults_arrive};
+use crate::flow::file_is_offered::{self, Wish};
+use crate::flow::testing::staff;
 use crate::flow::time_passes::{self, LastLook};
-use crate::flow::{World, changes, daily_mail};
+use crate::flow::{World, changes, daily_mail, link_is_used, repository_is_read};
 use crate::web::sample;
 
 both_databases!(nothing_that_recurs_reads_a_growing_table_whole);
 
 /// What grows with time or with the fleet.
-const GROWING: [&str; 13] = [
+const GROWING: [&str; 17] = [
     "tickets",
     "episodes",
     "events",
@@ -40,6 +42,10 @@ const GROWING: [&str; 13] = [
     "fault_records",
     "appliances",
     "directives",
+    "offers",
+    "patch_reports",
+    "offer_links",
+    "installed",
     "sites",
     "declared_services",
     "service_group_members",
@@ -47,7 +53,9 @@ const GROWING: [&str; 13] = [
 
 /// Indexes of what is not settled: reading one whole reads what is open, waits or is due, however long the history is. Who asks for
 /// rows by their keys (`IN (VALUES ..)`) needs not even that.
-const UNSETTLED: [&str; 13] = [
+const UNSETTLED: [&str; 15] = [
+    "offers_living",
+    "offers_by_expiry",
     "tickets_live_by_appliance",
     "tickets_live",
     "tickets_live_by_customer",
@@ -64,7 +72,7 @@ const UNSETTLED: [&str; 13] = [
 ];
 
 /// Statements that may: the beginning of their text, and why.
-const EXCUSED: [(&str, &str); 7] = [
+const EXCUSED: [(&str, &str); 9] = [
     (
         "SELECT CAST(json_agg(json_build_array(appliance_id, name)) AS TEXT) FROM appliances",
         "so small a table PostgreSQL reads whole for many keys",
@@ -76,6 +84,11 @@ const EXCUSED: [(&str, &str); 7] = [
       FROM service_groups g JOIN service_group_members m ON m.tenant_id = g.tenant_id AND m.group_id = g.group_id WHERE (g.tenant_id) IN",
         "likewise: ten of forty customers",
     ),
+    (
+        "SELECT product, version, COUNT(*) AS n FROM installed",
+        "the versions of the fleet are counted from their small index alone",
+    ),
+    ("SELECT appliance_id, name FROM appliances WHERE (appliance_id)", "so small a table PostgreSQL reads whole for many keys"),
     (
         "SELECT l.tenant_id, l.appliance_id, a.site_id, l.last_seen_at",
         "silence looks at all links sixty times in the time after which it counts",
@@ -146,6 +159,14 @@ async fn history(db: &Db) -> anyhow::Result<()> {
         "INSERT INTO outbox SELECT tenant_id, ticket_id, ticket_id, 'opened', 'mail', 'a@b.invalid', ticket_id, '', '', '', 'sent', 1, '',
            opened_at, NULL, opened_at FROM tickets WHERE state = 'closed'",
         "INSERT INTO samples SELECT tenant_id, appliance_id, 1000, 2000, 'x' FROM appliances WHERE name = 'box'",
+        "INSERT INTO offers SELECT tenant_id, appliance_id, appliance_id, appliance_id, 'f-' || appliance_id, appliance_id, 1, 'patch', 'p', '1.0.0',
+           '', 'free_warranty', 'done', 100, '', '', 1, '', NULL, 'x', 0, 0, 0, 1 FROM appliances WHERE name = 'box'",
+        "INSERT INTO patch_reports SELECT tenant_id, appliance_id, 1, appliance_id, 'done', '', 'patch', 'p', '1.0.0', '1.0.1', '', '', '', 'online',
+           0, 0 FROM appliances WHERE name = 'box'",
+        "INSERT INTO installed SELECT tenant_id, appliance_id, 'p', '1.0.' || substr(appliance_id, 4, 1), 'm', 'local', 'local', 0, 0 FROM appliances
+           WHERE name = 'box'",
+        "INSERT INTO offer_links SELECT appliance_id, tenant_id, appliance_id, '', '', 'zh', 0, 1795334390000, 0, 0 FROM appliances
+           WHERE name = 'box'",
         "INSERT INTO directives SELECT tenant_id, appliance_id, appliance_id, '{}', 'x', 0, 1795334390000, 0 FROM appliances WHERE name = 'box'",
     ];
     transact!(db, Turn::Console, |tx| {
@@ -176,7 +197,16 @@ async fn recur(world: &World) -> anyhow::Result<()> {
         "/appliances",
         "/appliances?customer=bank",
     ];
-    let more = ["/appliances?after=a1", "/customers", "/account", "/tickets/open", "/tickets/open?customer=bank", &appliance];
+    let more = [
+        "/releases",
+        "/releases/acme-gateway-2.1.0.mpatch",
+        "/appliances?after=a1",
+        "/customers",
+        "/account",
+        "/tickets/open",
+        "/tickets/open?customer=bank",
+        &appliance,
+    ];
     let api = [
         "/tickets".to_owned(),
         "/tickets?state=closed&customer=bank".to_owned(),
@@ -189,6 +219,9 @@ async fn recur(world: &World) -> anyhow::Result<()> {
         "/appliances?customer=bank".to_owned(),
         appliance.clone(),
         format!("{appliance}/health"),
+        format!("{appliance}/patches"),
+        "/releases".to_owned(),
+        "/releases/acme-gateway-2.1.0.mpatch".to_owned(),
         "/customers".to_owned(),
         "/customers/bank/groups".to_owned(),
         "/tokens".to_owned(),
@@ -204,6 +237,13 @@ async fn recur(world: &World) -> anyhow::Result<()> {
         let status = app.clone().oneshot(request).await?.status();
         anyhow::ensure!(status == StatusCode::OK, "{path}: {status}");
     }
+    let wish =
+        Wish { file: "acme-gateway-2.1.0.mpatch".into(), appliances: vec![a.to_owned()], by_mail: true, ..Wish::default() };
+    let li = staff("li", Role::SystemEngineer);
+    let offered = file_is_offered::offer(world, &li, None, &wish).await?.map_err(anyhow::Error::from)?;
+    anyhow::ensure!(offered.iter().all(|offered| offered.outcome.is_ok()), "{offered:?}");
+    link_is_used::look(world, "no such token").await?;
+    repository_is_read::end_overdue(world).await?;
     changes::once(world).await?;
     daily_mail::once(world).await?;
     fault(world).await?;
@@ -271,6 +311,7 @@ async fn nothing_that_recurs_reads_a_growing_table_whole(db: Db) {
     let (world, _announce) = sample::world(&db, sample::ADDRESS);
     sample::seed(&world, "").await.expect("the sample");
     found_collector(&db).await.expect("a collector");
+    sample::release(&world).await.expect("a file");
     history(&db).await.expect("a history");
     SENT.lock().unwrap_or_else(PoisonError::into_inner).clear();
     recur(&world).await.expect("everything runs");

@@ -1,6 +1,8 @@
 //! Every route asked without credentials, with the wrong ones, with odd spellings; sign-in from the first form to the page; what
 //! acts refuses foreign origins and forged forms; streams end with their session. Through the whole router, on a real database.
 
+mod link;
+
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, StatusCode};
@@ -78,6 +80,7 @@ async fn without_credentials_every_route_but_the_public_ones_refuses() {
             let (status, to) = (response.status(), response.headers().get("location").cloned());
             let refused = match route.who {
                 Who::Anyone => continue,
+                // No such link, or no form: nothing behind it either way.
                 Who::Link => status == StatusCode::NOT_FOUND || status == StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 Who::Token(_) => status == StatusCode::UNAUTHORIZED,
                 Who::Metrics => status != StatusCode::OK,

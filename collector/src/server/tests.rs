@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use crate::appliances::authority::{self, Authority};
 use crate::appliances::store::tests::seed;
 use crate::audit;
-use crate::config::Config;
+use crate::config::{Config, ReleasesConfig};
 use crate::customers::Language;
 use crate::db::Db;
 use crate::db::testing::both_databases;
@@ -34,6 +34,7 @@ use crate::server::{Serving, serve_agents};
 mod enrolment;
 mod refusals;
 mod reports;
+mod repository;
 
 /// A serving collector.
 pub(super) struct House {
@@ -68,7 +69,7 @@ pub(super) fn config(keys: &std::path::Path) -> Config {
         web_tls: None,
         mail: None,
         watch: None,
-        releases: None,
+        releases: Some(ReleasesConfig { dir: keys.join("repository"), root: None }),
         silence_after: Duration::from_secs(300),
         flap_window: Duration::from_secs(900),
         close_recovered_after: Duration::from_secs(86_400),

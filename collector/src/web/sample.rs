@@ -121,6 +121,57 @@ pub(crate) async fn seed(world: &World, hostile: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A verified file in the repository, that fits [`BOX_A`].
+pub(crate) async fn release(world: &World) -> anyhow::Result<()> {
+    let file = crate::releases::rules::tests::sample_file("2.1.0");
+    let told = mainstay_shared::patch::Installed {
+        product: "acme-gateway".into(),
+        version: "2.0.0".into(),
+        hardware: "gw-2000".into(),
+        patch_consent: "local".into(),
+        action_consent: "local".into(),
+    };
+    transact!(world.db, Turn::Console, |tx| {
+        crate::releases::files::put(tx, &file, NOW).await?;
+        crate::releases::reports::set_installed(tx, ("bank", BOX_A), &told, NOW).await?;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// The file offered to [`BOX_A`], which told of it in these words.
+pub(crate) async fn patched(world: &World, words: &str) -> anyhow::Result<()> {
+    use crate::flow::{faults_arrive::ArrivedFrom, file_is_offered, patch_is_reported::patch_is_reported};
+    release(world).await?;
+    let wish = file_is_offered::Wish {
+        file: "acme-gateway-2.1.0.mpatch".into(),
+        appliances: vec![BOX_A.into()],
+        ticket_id: "T-000001".into(),
+        ..Default::default()
+    };
+    let li = crate::flow::testing::staff("li", Role::SystemEngineer);
+    file_is_offered::offer(world, &li, None, &wish).await?.map_err(anyhow::Error::from)?;
+    let who = ArrivedFrom { tenant_id: "bank".into(), appliance_id: BOX_A.into(), site_id: "main".into() };
+    let report = mainstay_shared::patch::PatchReport {
+        number: 1,
+        offer_id: None,
+        sha256: "5".repeat(64),
+        kind: mainstay_shared::patch::PatchKind::Patch,
+        product: "acme-gateway".into(),
+        from_version: Some("2.0.0".into()),
+        to_version: "2.1.0".into(),
+        step: mainstay_shared::patch::PatchStep::Refused,
+        reason: "unhealthy_before".into(),
+        detail: words.into(),
+        output: words.into(),
+    };
+    transact!(world.db, Turn::Intake, |tx| {
+        let way = crate::releases::reports::Way::Receipt;
+        patch_is_reported(tx, &world.config, &who, &report, way, (NOW, NOW)).await
+    });
+    Ok(())
+}
+
 async fn people(tx: &mut Conn) -> anyhow::Result<()> {
     for (tenant, name) in [(VENDOR_TENANT, "Vendor"), ("bank", "渝江银行"), ("city", "Riverside City Council")] {
         let customer = Customer { tenant_id: tenant.into(), name: name.into(), language: Language::Zh, created_at: NOW };

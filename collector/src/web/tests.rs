@@ -93,6 +93,7 @@ async fn no_page_shows_text_of_the_other_language() {
     let t = TestDb::sqlite().await;
     let (world, _) = sample::world(&t.db, sample::ADDRESS);
     sample::seed(&world, "").await.expect("a seeded world");
+    sample::patched(&world, "").await.expect("a file that was offered");
     sample::session(&world, "li", "l").await.expect("a session");
     sample::session(&world, "mia", "m").await.expect("a session");
     let app = crate::router::web(&world, Router::new());
@@ -188,6 +189,7 @@ async fn hostile_text_from_agents_and_customers_stays_text() {
     let (world, _) = sample::world(&t.db, sample::ADDRESS);
     let hostile = "<script>alert(1)</script>\"><img src=x onerror=alert(1)>' onmouseover='x {{7*7}} %{impact}";
     sample::seed(&world, hostile).await.expect("a seeded world");
+    sample::patched(&world, hostile).await.expect("a file that was offered");
     sample::session(&world, "mia", "m").await.expect("a session");
     let app = crate::router::web(&world, Router::new());
     for path in pages() {

@@ -20,3 +20,4 @@ mod mail;
 mod keeping;
 mod console;
 mod main_job;
+mod patches;

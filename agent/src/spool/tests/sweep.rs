@@ -233,9 +233,7 @@ fn sweep(weather: Weather, slice: u64, whole: u64) {
             let outcome = std::panic::catch_unwind(|| run(seed, weather));
             let Ok((cuts, lost)) = outcome else {
                 let test = std::thread::current().name().unwrap_or("sweep").to_owned();
-                panic!(
-                    "seed {seed} failed in {weather:?} ({test}); again: MAINSTAY_SEED={seed} cargo test -p mainstay-agent sweep"
-                );
+                panic!("\nreplay: MAINSTAY_SEED={seed} cargo test -p mainstay-agent sweep (it failed in {weather:?}, {test})");
             };
             points.fetch_add(cuts, Ordering::Relaxed);
             losses.fetch_add(lost, Ordering::Relaxed);
