@@ -2,7 +2,8 @@
 //! the page cache, so this proves the order of steps; `helper_power_cuts` proves durability.
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::patch_box::{PatchBox, packing, sha256_of, signed_patch};
+use e2e::packing::{packing, signed_patch};
+use e2e::patch_box::{PatchBox, sha256_of};
 use e2e::patience::eventually;
 use e2e::process::{Daemon, tied};
 use serde_json::json;
