@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod oracle;
 pub mod injection;
 pub mod loop_disk;
+pub mod packing;
 pub mod patch_box;
 pub mod authenticator;
 pub mod collector;

@@ -205,6 +205,8 @@ fn follow(mut child: Child, mut output: std::io::PipeReader, step: &Step, runnin
     if !step.leaves_children {
         kill(running);
     }
+    // It is over: what a service's start has left in its group must outlive the helper's goodbye.
+    *running.lock().unwrap_or_else(PoisonError::into_inner) = None;
     read_to_end.recv_timeout(AFTERWARDS).ok();
     let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
     Ended { end, output: redact(&String::from_utf8_lossy(&tail)) }

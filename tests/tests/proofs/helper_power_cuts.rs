@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::loop_disk::{Kind, LoopDisk};
-use e2e::patch_box::{PatchBox, packing, sha256_of, signed_patch};
+use e2e::packing::{packing, signed_patch};
+use e2e::patch_box::{PatchBox, sha256_of};
 use e2e::patience::{SOON, eventually};
 use mainstay_patchkit::manifest::Body;
 use serde_json::json;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use chrono::Datelike as _;
-use e2e::patch_box::{PatchBox, REPORTER, debs, packing, sha256_of, signed_patch};
+use e2e::packing::{debs, packing, signed_patch};
+use e2e::patch_box::{PatchBox, REPORTER, sha256_of};
 use mainstay_patchkit::manifest::{Body, Content, DataChange, Manifest, Patch, Script};
 use mainstay_patchkit::sample::{Vendor, program_action};
 use mainstay_shared::time_source::TimeSource;
