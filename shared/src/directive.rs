@@ -44,3 +44,34 @@ pub enum Ask {
     #[serde(other)]
     Unknown,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::patch::PatchKind;
+
+    #[test]
+    fn every_wish_is_heard_as_it_was_told() {
+        let offer = Offer {
+            offer_id: "0a".repeat(16),
+            kind: PatchKind::Action,
+            file: "acme-gateway-restart-web.mpatch".into(),
+            sha256: "ab".repeat(32),
+            bytes: 9,
+            product: "acme-gateway".into(),
+            version: "1.0.0".into(),
+        };
+        let decision = Decision::Refuse { reason: "not now".into() };
+        let wishes = [
+            Ask::ReportNow,
+            Ask::RenewCertificate,
+            Ask::Offered(offer),
+            Ask::TakenBack { offer_id: "0a".repeat(16) },
+            Ask::Decided { offer_id: "0a".repeat(16), decision, code: "123456".into() },
+        ];
+        for wish in wishes {
+            let told = serde_json::to_string(&wish).unwrap();
+            assert_eq!(serde_json::from_str::<Ask>(&told).unwrap(), wish, "{told}");
+        }
+    }
+}

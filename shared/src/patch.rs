@@ -30,7 +30,8 @@ pub enum PatchKind {
 pub struct Offer {
     /// Names this offer to this appliance, in directives, records, links: 32 hex digits.
     pub offer_id: String,
-    /// Patch or action.
+    /// Patch or action. On the wire a directive's own `kind` stands beside it.
+    #[serde(rename = "file_kind")]
     pub kind: PatchKind,
     /// Name of the file in the repository, e.g. `acme-gateway-2.1.0.mpatch`.
     pub file: String,
