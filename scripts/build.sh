@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make build`: the release binaries, target/agent/mainstay-agent and target/release/mainstay-collector, side by side.
+# `make build`: the release binaries, target/agent/mainstay-agent, target/release/mainstay-collector and mainstay-release, side by side.
 # The agent is linked statically against musl where that target can be had, else as this machine links; the output says which.
 # Usage: scripts/build.sh [agent|collector]      Exit codes: 0 built, 69 set-up impossible, else cargo's.
 set -euo pipefail
@@ -28,7 +28,7 @@ agent() {
     echo "$made: linked dynamically (no musl target or no musl-gcc here), $(stat -c %s "$made") bytes"
   fi
 }
-collector() { cargo build --release --locked -p mainstay-collector; }
+collector() { cargo build --release --locked -p mainstay-collector -p mainstay-release; }
 
 case "${1:-both}" in
   agent) agent ;;

@@ -34,6 +34,11 @@ part random-kills 5 proof e2e agent_random_kills
 part power-cuts 10 proof e2e agent_power_cuts
 part bad-disks 5 proof e2e agent_bad_disks
 
+# The real helper, and its engine on a simulated disk.
+part patch-disk 10 proof mainstay-agent helper::tests::sweep
+part helper-kills 30 proof e2e helper_kills
+part helper-power-cuts 30 proof e2e helper_power_cuts
+
 # The spool and the parsers.
 part spool-disk 15 proof mainstay-agent spool::tests::sweep
 part spool-damage 6 proof mainstay-agent spool::tests::damage

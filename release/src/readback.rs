@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_patchkit::authoring::Named;
+use mainstay_patchkit::authoring::{Named, RootText, TargetsText};
 use mainstay_patchkit::bounds;
 use mainstay_patchkit::manifest::{Body, Content, Manifest, Patch, Run};
+use mainstay_patchkit::verify::ISSUED_FIELD;
+use mainstay_shared::time_source::UnixMs;
 use serde_json::Value;
 
 use crate::authority::{Authority, ROOT_ROLES};
@@ -30,6 +32,7 @@ pub(crate) fn explain(bundle: &Bundle) -> anyhow::Result<Vec<String>> {
             missing => format!("{missing} more to sign"),
         };
         lines.push(format!("{} version {}{before}, until {expires}: {missing}", document.role, document.version()));
+        demand_plain(document)?;
         let more = if ROOT_ROLES.contains(&document.role.as_str()) { who(document)? } else { files(document, &mut manifests)? };
         lines.extend(more.into_iter().map(|line| format!("  {line}")));
     }
@@ -37,6 +40,32 @@ pub(crate) fn explain(bundle: &Bundle) -> anyhow::Result<Vec<String>> {
         return Err(Failure::because(Exit::Data, format!("bundle: {name} is not named by any of its texts")));
     }
     Ok(lines)
+}
+
+/// A text must be exactly what this tool would write for what is shown: no field, key or path beside it.
+fn demand_plain(document: &Document) -> anyhow::Result<()> {
+    let (signed, version, at) = (&document.signed, document.version(), UnixMs(0));
+    let (no_files, no_products) = (BTreeMap::new(), BTreeMap::new());
+    let targets = |files, products| TargetsText { version, issued_at: at, expires_at: at, targets: files, products }.to_value();
+    let mut plain = match document.role.as_str() {
+        "root" => {
+            let authority = Authority::read(signed, &Value::Null)?;
+            let (root, targets) = (authority.of("root")?, authority.of("targets")?);
+            let (snapshot, timestamp) = (authority.of("snapshot")?, authority.of("timestamp")?);
+            RootText { version, expires_at: at, root, targets, snapshot, timestamp }.to_value()
+        }
+        "targets" => targets(&no_files, &Authority::read_products(signed)?),
+        _ => targets(&named_files(signed), &no_products),
+    };
+    for date in ["expires", ISSUED_FIELD] {
+        if plain.get(date).is_some() {
+            plain[date] = signed[date].clone();
+        }
+    }
+    if plain != *signed {
+        return Err(Failure::because(Exit::Data, format!("{}: says more than can be shown", document.role)));
+    }
+    Ok(())
 }
 
 /// Who may sign, where that changes.

@@ -234,6 +234,7 @@ fn what_is_not_explained_is_not_signed() {
     });
     bend("cannot be read back", &|bundle| bundle["documents"][0]["signed"]["version"] = json!(1.5));
     bend("cannot be read back", &|bundle| bundle["documents"][0]["signed"]["expires"] = json!("never"));
+    bend("more than can be shown", &|bundle| bundle["documents"][0]["signed"]["x-also"] = json!("this"));
     bend("form", &|bundle| bundle["form"] = json!("mainstay-signing-bundle-9"));
     // Somebody swaps the payload on the way to the repository.
     fs::write(table.path("patch.bundle"), good.to_string()).unwrap();

@@ -30,7 +30,7 @@ pub enum PatchKind {
 pub struct Offer {
     /// Names this offer to this appliance, in directives, records, links: 32 hex digits.
     pub offer_id: String,
-    /// Patch or action. On the wire a directive's own `kind` stands beside it.
+    /// Patch or action. Under a name of its own on the wire: the directive around it has a `kind` already.
     #[serde(rename = "file_kind")]
     pub kind: PatchKind,
     /// Name of the file in the repository, e.g. `acme-gateway-2.1.0.mpatch`.

@@ -58,6 +58,30 @@ pub fn packing(program: &str, content: &[u8]) -> Result<Packing> {
     Ok(Packing { packed: pack(folder.path(), 1, &mut bytes)?, bytes })
 }
 
+/// A payload of Debian packages, each of a name and a version, made by `dpkg-deb`.
+///
+/// # Errors
+/// Without `dpkg-deb`.
+pub fn debs(packages: &[(&str, &str)]) -> Result<Packing> {
+    let (built, folder) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    for (name, version) in packages {
+        let top = built.path().join(name);
+        std::fs::create_dir_all(top.join("DEBIAN"))?;
+        std::fs::create_dir_all(top.join("opt"))?;
+        std::fs::write(top.join("opt").join(name), version)?;
+        let control = format!(
+            "Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: Acme <acme@example.com>\nDescription: a part of the product\n"
+        );
+        std::fs::write(top.join("DEBIAN/control"), control)?;
+        let deb = folder.path().join(format!("{name}_{version}_all.deb"));
+        let made =
+            Command::new("dpkg-deb").args(["--build", "--root-owner-group"]).arg(&top).arg(&deb).output().context("dpkg-deb")?;
+        ensure!(made.status.success(), "dpkg-deb: {}", String::from_utf8_lossy(&made.stderr));
+    }
+    let mut bytes = Vec::new();
+    Ok(Packing { packed: pack(folder.path(), 1, &mut bytes)?, bytes })
+}
+
 fn lay_tree(top: &Path, program: &str, content: &[u8]) -> Result<()> {
     std::fs::create_dir_all(top.join("bin"))?;
     std::fs::copy(program, top.join("bin/web")).with_context(|| program.to_owned())?;
@@ -123,7 +147,7 @@ running_exe = "{disk}/tree/current/bin/web"
     fn write_scripts(&self) -> Result<()> {
         let (top, disk) = (self.folder.path().display(), self.disk.display());
         let start = format!(
-            "#!/bin/sh\nif [ -f {top}/web.pid ] && kill -0 \"$(cat {top}/web.pid)\" 2>/dev/null; then exit 0; fi\n\
+            "#!/bin/sh\nif [ -f {top}/web.pid ] && readlink \"/proc/$(cat {top}/web.pid)/exe\" >/dev/null; then exit 0; fi\n\
              cd /\nsetsid {disk}/tree/current/bin/web 100000 >/dev/null 2>&1 </dev/null &\necho $! >{top}/web.pid\n"
         );
         let stop = format!(

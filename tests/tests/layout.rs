@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CRATES: &[&str] = &["shared", "agent", "collector", "tests"];
+const CRATES: &[&str] = &["shared", "patchkit", "agent", "collector", "release", "tests"];
 const LONGEST_FILE_LINES: usize = 400;
 
 fn top() -> PathBuf {

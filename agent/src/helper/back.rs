@@ -152,7 +152,7 @@ impl Engine {
                 let failed = |error: std::io::Error| Failure { code: "io", detail: format!("the swap failed: {error}") };
                 self.tree().swap(from_release.as_deref()).map_err(failed)?;
             }
-            How::Packages { before, .. } => self.install_packages(&before.clone())?,
+            How::Packages { packages, before } => self.packages_back(packages, before)?,
         }
         for name in &install.services {
             troubles.extend(self.service(name, true).err().map(|failure| failure.detail));

@@ -91,6 +91,35 @@ impl Engine {
         }
     }
 
+    /// The packages of before again; what was not there before is removed.
+    pub(super) fn packages_back(&mut self, packages: &[(String, String)], before: &[(String, String)]) -> Result<(), Failure> {
+        let is_new = |name: &&String| before.iter().all(|(known, _)| known != *name);
+        let new: Vec<_> = packages.iter().map(|(name, _)| name).filter(is_new).cloned().collect();
+        if !new.is_empty() {
+            let ended = self.runner.run(&self.dpkg("/usr/bin/dpkg", ["--remove".to_owned()].into_iter().chain(new)));
+            self.keep_output(&ended.output)?;
+            if let Some(detail) = ended.trouble("dpkg --remove") {
+                return Err(Failure { code: "dpkg_failed", detail });
+            }
+        }
+        if before.is_empty() { Ok(()) } else { self.install_packages(before) }
+    }
+
+    /// Only what is installed now, and what can be gone back to, stays in the pool.
+    pub(super) fn clean_pool(&self, keep: &[&[(String, String)]]) {
+        let wanted: Vec<_> =
+            keep.iter().flat_map(|list| list.iter()).filter_map(|(name, version)| self.deb(name, version)).collect();
+        let pool = self.pool();
+        for found in self.disk.list(&pool).unwrap_or_default() {
+            let path = pool.join(found.name);
+            if !wanted.contains(&path)
+                && let Err(error) = self.disk.remove(&path)
+            {
+                tracing::warn!("{}: can't be removed: {error}", path.display());
+            }
+        }
+    }
+
     /// Name and version of those of `names` that are installed now.
     pub(super) fn installed_packages(&self, names: &[String]) -> Vec<(String, String)> {
         let format = "-f=${Package} ${Version} ${db:Status-Status}\n".to_owned();

@@ -115,6 +115,9 @@ impl Engine {
             Ok(()) => {
                 self.watch = None;
                 self.clean_up();
+                if let How::Packages { packages, before } = &install.how {
+                    self.clean_pool(&[packages, before]);
+                }
                 PatchStep::Done
             }
             Err(error) => {

@@ -60,13 +60,25 @@ pub(crate) fn serve(settings: Settings, time: TimeSource) -> anyhow::Result<()> 
     let settings = Arc::new(settings);
     atomic_file::private_dir(&settings.state_dir)?;
     let lock = std::fs::File::create(settings.state_dir.join("lock")).context("the helper's lock")?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).context("another helper runs")?;
+    alone(&lock, &time).context("another helper runs")?;
     let (listener, by_systemd) = listener(&settings)?;
     let shared = Arc::new(open(settings, time)?);
     let accepting = Arc::clone(&shared);
     std::thread::Builder::new().name("accept".into()).spawn(move || accept(&listener, &accepting))?;
     watch_time(&shared, by_systemd);
     Ok(())
+}
+
+/// A step that a killed helper had just begun holds its lock until it has become the executor: a moment.
+fn alone(lock: &std::fs::File, time: &TimeSource) -> std::io::Result<()> {
+    let began = time.monotonic();
+    loop {
+        match rustix::fs::flock(lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(error) if time.monotonic().saturating_sub(began) > HANDS_FREE => return Err(error.into()),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
 }
 
 fn open(settings: Arc<Settings>, time: TimeSource) -> anyhow::Result<Shared> {

@@ -222,6 +222,13 @@ running_exe = "/opt/acme-gateway/current/bin/web"
     }
 
     #[test]
+    fn the_shipped_example_is_good() {
+        let shipped = include_str!("../../../packaging/agent/helper.toml").replace("\"mainstay\"", "\"1234\"");
+        let settings = Settings::read(&shipped).unwrap();
+        assert_eq!(settings.services.len(), 1);
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let table = [
             ("a relative tree", GOOD.replace("\"/opt/acme-gateway\"", "\"opt\""), "tree"),

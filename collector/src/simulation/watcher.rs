@@ -297,10 +297,10 @@ impl Story {
         self.watcher.settlings += 1;
         let marked = self.marked().await;
         let mut conn = world.db.read().await.expect("reads");
-        let ours: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM episodes WHERE code = 'mass_silence' AND state = 'open'")
-            .fetch_one(&mut *conn)
-            .await
-            .expect("reads");
+        // After a silence that was ours everybody has the time that they have after a start.
+        let recently = self.now.plus_ms(-18 * MINUTE).0;
+        let ours = "SELECT COUNT(*) FROM episodes WHERE code = 'mass_silence' AND (state = 'open' OR cleared_at > $1)";
+        let ours: i64 = sqlx::query_scalar(ours).bind(recently).fetch_one(&mut *conn).await.expect("reads");
         let open = sqlx::query(
             "SELECT tenant_id, ticket_id, severity FROM tickets WHERE state = 'open' AND source <> 'human' ORDER BY number",
         )

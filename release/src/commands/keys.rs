@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use mainstay_patchkit::authoring::{PublicKey, Signers};
 
 use super::Room;
-use super::init::{check_product, public_keys};
+use super::init::{check_product, online_keys, public_keys};
 use crate::authority::Authority;
 use crate::bundle::Bundle;
 use crate::changes::{Change, Validity};
@@ -28,6 +28,8 @@ pub(crate) enum Keys {
     Revoke(Revoke),
     /// Let the same signers sign for one more product
     AddProduct(AddProduct),
+    /// Put a collector's new online keys in the place of the old (they were stolen, or the collector is a new one)
+    Online(Online),
     /// Sign roles anew before they run out
     Renew(Renew),
 }
@@ -126,6 +128,16 @@ pub(crate) struct AddProduct {
     threshold: usize,
 }
 
+/// Arguments of `keys online`.
+#[derive(Debug, Args)]
+pub(crate) struct Online {
+    #[command(flatten)]
+    common: Common,
+    /// The collector's online keys, as `mainstay-collector releases keygen` prints them, or one .pub file
+    #[arg(long, value_name = "FILE")]
+    online: PathBuf,
+}
+
 /// Arguments of `keys renew`.
 #[derive(Debug, Args)]
 pub(crate) struct Renew {
@@ -182,6 +194,15 @@ pub(crate) fn run(room: &Room, command: &Keys) -> anyhow::Result<()> {
                     false => Signers { keys: public_keys(&add.keys)?, threshold: add.threshold },
                 };
                 authority.products.insert(add.product.clone(), signers);
+                Ok(())
+            })
+        }
+        Keys::Online(online) => {
+            let (snapshot, timestamp) = online_keys(&online.online)?;
+            change(room, &online.common, &none, |authority| {
+                for (role, key) in [("snapshot", snapshot), ("timestamp", timestamp)] {
+                    *authority.of_mut(role)? = Signers { keys: BTreeSet::from([key]), threshold: 1 };
+                }
                 Ok(())
             })
         }

@@ -105,13 +105,14 @@ async fn point(call: &str, when: u64, dice: &mut Dice) -> Result<bool> {
         Err(_) => eventually("its end", Duration::from_secs(2), async || Ok((!patched.runs()?).then_some(()))).await.is_ok(),
     };
     drop(tracer);
+    println!("progress: {call} number {when}: {}", if killed { "killed" } else { "went on" });
     for _ in 0..dice.below(3) {
         let again = ["openat", "write", "rename", "fsync", "clone3"][usize::try_from(dice.below(5))?];
         // Under strace it may die before it answers, or go on.
         patched.start_under(&strace(again, 20 + dice.below(80))).await?;
     }
     patched.start().await?;
-    settle(&patched, &file, &good.packed.tree_sha256).await?;
+    settle(&patched, &file, &good.packed.tree_sha256).await.with_context(|| patched.log())?;
     patched.judge(("2.1.0", &good.packed.tree_sha256)).await.with_context(|| patched.log())?;
     Ok(killed)
 }

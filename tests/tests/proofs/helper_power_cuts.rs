@@ -71,7 +71,8 @@ async fn cut_again_and_again(kind: Kind, seed: u64, cuts: u64) -> Result<u64> {
         patched.start().await.with_context(|| what.clone())?;
         settle(&patched, &packed.packed.tree_sha256).await.with_context(|| format!("{what}\n{}", patched.log()))?;
         let next = packing("/bin/sleep", b"next")?;
-        let told = patched.apply(&signed_patch("2.2.0", &next, |_| ())?).await.with_context(|| what.clone())?;
+        let told =
+            patched.apply(&signed_patch("2.2.0", &next, |_| ())?).await.with_context(|| format!("{what}\n{}", patched.log()))?;
         ensure!(told["step"] == "done", "{what}: the next good version: {told}");
         patched.kill();
         patched.stop_service()?;

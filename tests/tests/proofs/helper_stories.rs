@@ -1,11 +1,13 @@
 //! The real helper as root, a hostile reporter under another uid, real signed files: good versions stay, bad ones go back by themselves,
 //! refused files leave everything as it was, and nobody but root decides without the code.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use chrono::Datelike as _;
-use e2e::patch_box::{PatchBox, REPORTER, packing, sha256_of, signed_patch};
+use e2e::patch_box::{PatchBox, REPORTER, debs, packing, sha256_of, signed_patch};
 use mainstay_patchkit::manifest::{Body, Content, DataChange, Manifest, Patch, Script};
 use mainstay_patchkit::sample::{Vendor, program_action};
 use mainstay_shared::time_source::TimeSource;
@@ -247,5 +249,51 @@ async fn an_action_runs_at_most_once_however_often_it_is_delivered() -> Result<(
     ensure!(known["step"] == "unknown", "its end was not seen: {known}");
     patched.ask(REPORTER, order(&sha256, false, patched.services()), None).await?;
     ensure!(std::fs::read_to_string(&log)? == "ran\nover\nran\n", "it is not repeated, and what ran was killed with the helper");
+    Ok(())
+}
+
+/// What dpkg's database under `root` says of a package: its version, if it is installed.
+fn installed(root: &Path, name: &str) -> Result<String> {
+    let admin = format!("--admindir={}", root.join("var/lib/dpkg").display());
+    let told = Command::new("dpkg-query").args([admin.as_str(), "-W", "-f=${Version} ${db:Status-Status}", name]).output()?;
+    Ok(String::from_utf8_lossy(&told.stdout).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packages_go_forward_and_back_by_those_that_were_kept() -> Result<()> {
+    let root = tempfile::tempdir()?;
+    for dir in ["var/lib/dpkg/info", "var/lib/dpkg/updates", "opt"] {
+        std::fs::create_dir_all(root.path().join(dir))?;
+    }
+    for file in ["status", "available"] {
+        std::fs::write(root.path().join("var/lib/dpkg").join(file), "")?;
+    }
+    let patched = running(&format!("[packages]\nroot = {:?}\n", root.path())).await?;
+    let signed = |version: &str, packages: &[(&str, &str)], deadline_s: u32| {
+        let named: Vec<_> = packages.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect();
+        signed_patch(version, &debs(packages)?, |manifest| {
+            patch(manifest).content = Content::Packages { packages: named };
+            patch(manifest).health.deadline_s = deadline_s;
+        })
+    };
+    let told = patched.apply(&signed("2.1.0", &[("acme-core", "1.0"), ("acme-web", "1.0")], 60)?).await?;
+    ensure!(told["step"] == "done", "{told}");
+    ensure!(installed(root.path(), "acme-web")? == "1.0 installed");
+    // One that never serves, and brings a package that was not there.
+    let bad = signed("2.2.0", &[("acme-core", "2.0"), ("acme-new", "1.0"), ("acme-web", "2.0")], 1)?;
+    let sha256 = sha256_of(&patched.ask(0, json!({"verb": "take", "offer_id": null}), Some(&bad)).await?)?;
+    patched.ask(0, json!({"verb": "consent", "sha256": sha256, "code": null}), None).await?;
+    let begun = patched.ask(0, order(&sha256, true, patched.services()), None).await?;
+    ensure!(begun["step"] == "probation", "{begun}");
+    ensure!(installed(root.path(), "acme-web")? == "2.0 installed");
+    let told = e2e::patience::eventually("it to go back", Duration::from_secs(30), async || {
+        let file = patched.known(&sha256).await?;
+        Ok((file["step"] != "probation" && file["step"] != "applying").then_some(file))
+    })
+    .await?;
+    ensure!(told["step"] == "rolled_back", "{told}\n{}", patched.log());
+    ensure!(installed(root.path(), "acme-core")? == "1.0 installed" && installed(root.path(), "acme-web")? == "1.0 installed");
+    ensure!(!installed(root.path(), "acme-new")?.contains("installed"), "what was not there is gone");
+    ensure!(patched.version().await? == "2.1.0");
     Ok(())
 }

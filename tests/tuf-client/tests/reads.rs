@@ -57,11 +57,24 @@ fn payload(folder: &Path) -> Vec<u8> {
     fs::read(folder.join(TARGET)).unwrap()
 }
 
-#[test]
-fn python_tuf_reads_what_was_published() {
+#[track_caller]
+fn python() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
     let python = workspace.join("target/tuf-venv/bin/python");
     assert!(python.exists(), "{}: run scripts/setup.sh tuf", python.display());
+    python
+}
+
+#[test]
+fn our_client_holds_against_repositories_that_python_tuf_writes() {
+    let writer = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/writer.py");
+    let held = done(Path::new("."), &python(), &[writer, CLIENT]);
+    assert!(held.lines().count() > 10, "{held}");
+}
+
+#[test]
+fn python_tuf_reads_what_was_published() {
+    let python = python();
     let folder = published();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     for name in ["store", "out"] {

@@ -207,7 +207,7 @@ async fn what_is_published_is_verified_listed_and_signed_for(db: Db) {
     shop.publish(&Vendor::default(), &patch("2.1.0"));
     let folder = shop.dir.path().join("repository/files");
     std::fs::write(folder.join("acme-gateway-9.mpatch"), b"MPATCH01 and nothing else").expect("written");
-    let other = Vendor { root: vec![7, 8, 9], ..Vendor::default() }.file(&patch("2.2.0"), b"payload").expect("a file");
+    let other = Vendor { targets: vec![17, 18, 19], ..Vendor::default() }.file(&patch("2.2.0"), b"payload").expect("a file");
     std::fs::write(folder.join("acme-gateway-2.2.0.mpatch"), other).expect("written");
     shop.read().await;
     assert_eq!(shop.file("acme-gateway-2.1.0.mpatch").await.state, FileState::Good);
