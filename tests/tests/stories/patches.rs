@@ -4,6 +4,7 @@
 use anyhow::{Context as _, Result};
 use e2e::collector::{MailWay, Settings};
 use e2e::database::Engine;
+use e2e::desk::Desk;
 use e2e::patched_box::{PatchedBox, Say};
 use e2e::patience::{A_WHILE, eventually};
 use e2e::scripted_mail::{Mood, ScriptedMailServer};
@@ -21,6 +22,7 @@ struct Play {
     post: ScriptedMailServer,
     patched: PatchedBox,
     appliance: String,
+    engineer: Desk,
 }
 
 impl Play {
@@ -29,8 +31,10 @@ impl Play {
         let mail = Some(MailWay { port: post.port(), ca_file: None });
         let scene = Scene::with(Engine::Sqlite, Settings { mail, releases: true, ..Settings::default() }).await?;
         let vendor = Vendor::of(&scene.collector).await?;
+        let lin = scene.collector.account("lin", "system_engineer").await?;
+        let engineer = Desk::of_account(&scene.collector.web_url(), &lin).await?;
         let patched = PatchedBox::running(&scene.collector.join_string(&[]).await?, &vendor.root, say).await?;
-        let mut play = Self { scene, vendor, post, patched, appliance: String::new() };
+        let mut play = Self { scene, vendor, post, patched, appliance: String::new(), engineer };
         play.appliance = eventually("the box to say what runs on it", A_WHILE, async || {
             let boxes = play.scene.desk.list("/appliances").await?;
             let Some(id) = boxes.first().and_then(|one| one["id"].as_str().or(one["appliance_id"].as_str())) else {
@@ -68,7 +72,7 @@ impl Play {
     /// Offers a file to the box; what the collector answers.
     async fn offers(&self, file: &str) -> Result<Value> {
         let wish = json!({"appliances": [self.appliance], "ordered": true, "mail": true});
-        let told = self.scene.desk.post(&format!("/releases/{file}/offers"), &wish).await?;
+        let told = self.engineer.post(&format!("/releases/{file}/offers"), &wish).await?;
         Ok(told[0].clone())
     }
 
@@ -186,7 +190,7 @@ async fn a_file_carried_on_a_stick_is_installed_and_its_receipt_tells_the_vendor
     play.patched.administrator(&["patch", "receipt", "--out", &out.display().to_string()]).await?.good()?;
 
     let receipt: Value = serde_json::from_str(&std::fs::read_to_string(&out)?)?;
-    let read = play.scene.desk.post("/receipts", &receipt).await?;
+    let read = play.engineer.post("/receipts", &receipt).await?;
     assert_eq!(read["reports"], 1, "{read}");
     let told = play.scene.desk.get(&format!("/appliances/{}/patches", play.appliance)).await?;
     assert_eq!(told["installed"]["version"], "2.1.0", "{told:#}");
