@@ -135,6 +135,7 @@ state_dir = "$demo/agent/state"
 
 [patches]
 helper_socket = "$demo/box/helper.sock"
+root = "$demo/repository/metadata/1.root.json"
 
 [[service]]
 name = "payments"
