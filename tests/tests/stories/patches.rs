@@ -2,7 +2,7 @@
 //! The real agent without rights, the real helper as root, the real collector. Without root they fail.
 
 use anyhow::{Context as _, Result};
-use e2e::collector::{MailWay, Settings};
+use e2e::collector::{Collector, MailWay, Settings};
 use e2e::database::Engine;
 use e2e::desk::Desk;
 use e2e::patched_box::{PatchedBox, Say};
@@ -29,8 +29,12 @@ impl Play {
     async fn begins(say: Say) -> Result<Self> {
         let post = ScriptedMailServer::start(Mood::Accepts).await?;
         let mail = Some(MailWay { port: post.port(), ca_file: None });
-        let scene = Scene::with(Engine::Sqlite, Settings { mail, releases: true, ..Settings::default() }).await?;
-        let vendor = Vendor::of(&scene.collector).await?;
+        let settings = Settings { mail, releases: true, ..Settings::default() };
+        let mut collector = Collector::founded(Engine::Sqlite, settings).await?;
+        // A node reads its online keys when it starts.
+        let vendor = Vendor::of(&collector).await?;
+        collector.start().await?;
+        let scene = Scene { desk: Desk::of(&collector).await?, collector };
         let lin = scene.collector.account("lin", "system_engineer").await?;
         let engineer = Desk::of_account(&scene.collector.web_url(), &lin).await?;
         let patched = PatchedBox::running(&scene.collector.join_string(&[]).await?, &vendor.root, say).await?;
