@@ -215,14 +215,13 @@ impl Desk<'_> {
         self.ended(&file)
     }
 
-    /// What the running agent says of the business services.
+    /// What the business services answer at this moment.
     async fn services(&self) -> Result<BTreeMap<String, ServiceState>, Failure> {
-        let status = socket::ask_status(self.state_dir).await.map_err(|error| {
+        socket::ask_look(self.state_dir).await.map_err(|error| {
             let why = "the agent does not run: what it says of the business services decides whether the new version is believed";
             let why = pick(self.output.lang, "代理程序未运行：新版本是否可信取决于它对业务服务的检查", why);
             Failure::new(Exit::Unavailable, anyhow::Error::new(error).context(why))
-        })?;
-        Ok(status.service_states())
+        })
     }
 
     fn refuse(&mut self, what: &str, reason: &str) -> Result<(), Failure> {

@@ -34,6 +34,8 @@ const RECEIPT_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) enum Request {
     /// How it is.
     Status,
+    /// Ask every business service now.
+    Look,
     /// Send a test message.
     Test {
         /// Who asks.
@@ -118,6 +120,7 @@ async fn answer(stream: UnixStream, facts: &Facts) -> anyhow::Result<()> {
     tokio::time::timeout(ASK_TIMEOUT, BufReader::new(read.take(MAX_LINE_BYTES)).read_line(&mut line)).await??;
     let answer = match serde_json::from_str(&line)? {
         Request::Status => serde_json::to_string(&facts.report())?,
+        Request::Look => serde_json::to_string(&look(&facts.checker, &facts.services).await)?,
         Request::Test { note, no_wait } => match send_test(facts, &note, no_wait).await {
             Ok(answer) => serde_json::to_string(&answer)?,
             Err(error) => serde_json::to_string(&Refusal { refused: format!("{error:#}") })?,
@@ -156,6 +159,14 @@ async fn send_test(facts: &Facts, note: &str, no_wait: bool) -> anyhow::Result<T
 /// When none runs, or this user may not ask it.
 pub(super) async fn ask_status(state_dir: &Path) -> std::io::Result<StatusReport> {
     ask(state_dir, &Request::Status, ASK_TIMEOUT).await
+}
+
+/// What the business services answer at this moment, asked by the running agent: what it knew before may be of the version before.
+///
+/// # Errors
+/// When none runs, or this user may not ask it.
+pub(super) async fn ask_look(state_dir: &Path) -> std::io::Result<BTreeMap<String, ServiceState>> {
+    ask(state_dir, &Request::Look, LOOK_TIMEOUT).await
 }
 
 /// Has the running agent send a test message.

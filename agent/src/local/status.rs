@@ -37,7 +37,9 @@ pub(crate) struct Facts {
     /// Service states.
     pub(crate) current: watch::Receiver<Current>,
     /// Declared services.
-    pub(crate) declared: Vec<String>,
+    pub(crate) services: Vec<Service>,
+    /// Asks them.
+    pub(crate) checker: Arc<Checker>,
     /// The machine's clocks.
     pub(crate) time: TimeSource,
     /// When the agent started.
@@ -153,11 +155,6 @@ impl StatusReport {
             services: BTreeMap::new(),
             severity_blind: false,
         }
-    }
-
-    /// What the declared services answer now, as far as they were asked.
-    pub(super) fn service_states(&self) -> BTreeMap<String, ServiceState> {
-        self.services.iter().map(|(name, service)| (name.clone(), service.state.unwrap_or(ServiceState::Unknown))).collect()
     }
 
     /// What keeps this appliance's faults from being told; none if nothing does.

@@ -37,9 +37,12 @@ const ENDED_AT_ONCE: i64 = 100;
 pub(crate) struct Reader {
     node: String,
     settings: ReleasesConfig,
-    keys: Option<OnlineKeys>,
     /// What was refused is read once more after a start: the trusted root may have been put right.
     first_look: AtomicBool,
+}
+
+fn online_keys(world: &World) -> anyhow::Result<Option<OnlineKeys>> {
+    OnlineKeys::load(&world.config.data_dir.join("keys")).context("the online signing keys")
 }
 
 impl Reader {
@@ -49,8 +52,8 @@ impl Reader {
     /// If the online keys are there and can't be read.
     pub(crate) fn new(world: &World) -> anyhow::Result<Option<Arc<Self>>> {
         let Some(settings) = world.config.releases.clone() else { return Ok(None) };
-        let keys = OnlineKeys::load(&world.config.data_dir.join("keys")).context("the online signing keys")?;
-        Ok(Some(Arc::new(Self { node: random_hex_128(&world.rng), settings, keys, first_look: AtomicBool::new(true) })))
+        online_keys(world)?;
+        Ok(Some(Arc::new(Self { node: random_hex_128(&world.rng), settings, first_look: AtomicBool::new(true) })))
     }
 
     /// One pass.
@@ -148,7 +151,8 @@ impl Reader {
 
     /// Snapshot and timestamp say what lies there now, and never run out while this service lives.
     async fn sign(&self, world: &World, newest: &BTreeMap<String, Newest>) -> anyhow::Result<()> {
-        let (Some(keys), Some(root)) = (&self.keys, newest.get("root")) else { return Ok(()) };
+        // Read each time: `releases keygen` needs no restart.
+        let (Some(keys), Some(root)) = (online_keys(world)?, newest.get("root")) else { return Ok(()) };
         if !keys.are_listed(&root.bytes) {
             tracing::warn!(
                 version = root.version,
