@@ -7,13 +7,16 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 /// So many threads wait for the next job: measuring and asking often begin in the same moment.
 const KEPT: usize = 2;
+
+/// A thread for which nothing came for so long ends: those that measuring and asking use are always sooner.
+const IDLE: Duration = Duration::from_secs(60);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -42,20 +45,35 @@ impl Workers {
             loop {
                 job();
                 let (sender, jobs) = mpsc::sync_channel(1);
-                let Some(idle) = idle.upgrade() else { return };
-                let mut waiting = idle.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(list) = idle.upgrade() else { return };
+                let mut waiting = list.lock().unwrap_or_else(PoisonError::into_inner);
                 if waiting.len() >= KEPT {
                     return;
                 }
                 waiting.push(sender);
                 drop(waiting);
-                drop(idle);
+                drop(list);
                 // None comes any more once nobody holds the list.
-                let Ok(next) = jobs.recv() else { return };
+                let Ok(next) = next_job(&jobs, &idle) else { return };
                 job = next;
             }
         };
         std::thread::Builder::new().name("aside".to_owned()).spawn(work).map(drop)
+    }
+}
+
+/// The next job; none once nobody holds the list, or nothing came for [`IDLE`].
+fn next_job(jobs: &mpsc::Receiver<Job>, idle: &Weak<Mutex<Vec<mpsc::SyncSender<Job>>>>) -> Result<Job, mpsc::RecvError> {
+    match jobs.recv_timeout(IDLE) {
+        Ok(job) => Ok(job),
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err(mpsc::RecvError),
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            // Whoever has taken our sender from the list by now still sends.
+            if let Some(list) = idle.upgrade() {
+                list.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            }
+            jobs.recv()
+        }
     }
 }
 

@@ -31,9 +31,10 @@ async fn an_agent_at_work_listens_nowhere_and_stays_one_small_process(engine: En
     eventually("five more rounds", A_WHILE, async || Ok((shop.asked() >= asked + 5).then_some(()))).await?;
 
     assert_eq!(listening(proc)?, Vec::<String>::new());
-    // A round of measuring or a question may be under way at any moment, each on a thread of its own: at rest there are two.
-    eventually("two threads and no child", A_WHILE, async || {
-        Ok((threads(proc)? <= 2 && children(proc)?.is_empty()).then_some(()))
+    // A round of measuring or a question may be under way at any moment, each on a thread of its own: at rest there are four, of which
+    // two wait for the next round.
+    eventually("four threads and no child", A_WHILE, async || {
+        Ok((threads(proc)? <= 4 && children(proc)?.is_empty()).then_some(()))
     })
     .await?;
     eventually("no more files than before", A_WHILE, async || Ok((open_files(proc)? <= files).then_some(()))).await?;
