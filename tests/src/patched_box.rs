@@ -108,7 +108,8 @@ impl PatchedBox {
     /// # Errors
     /// When it can't be read.
     pub fn runs(&self, file: &str) -> Result<String> {
-        Ok(std::fs::read_to_string(self.path("product/current").join(file))?)
+        let bytes = std::fs::read(self.path("product/current").join(file))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// A command of root's on the box.
