@@ -53,12 +53,14 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     let safe_mode = kind.is_safe_mode();
     let (current, current_seen) = cell::channel(Current::default());
     let (contact, nudge, reference) = (Contact::default(), Arc::new(Notify::new()), ClockReference::default());
+    let checker = Arc::new(Checker::here(time.clone(), reference.clone(), Workers::default()));
     let facts = Facts {
         spool: spool.clone(),
         contact: contact.clone(),
         uplink: Arc::clone(&uplink),
         current: current_seen.clone(),
-        declared: config.services.iter().map(|service| service.name.clone()).collect(),
+        services: config.services.clone(),
+        checker: Arc::clone(&checker),
         time: time.clone(),
         started_at: time.now(),
         safe_mode,
@@ -87,7 +89,7 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     let alarming = Alarming { spool: spool.clone(), contact: contact.clone(), time: time.clone() };
     life.spawn("alarm", alarm::run(alarming, alarming_stop));
     let patching =
-        Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, clock: &reference, current: &current_seen };
+        Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, checker: &checker, current: &current_seen };
     let desk = helper.map(|helper| patching.start(helper, &mut life)).transpose()?;
     let polling = Polling {
         spool,
@@ -112,7 +114,7 @@ struct Patches<'a> {
     spool: &'a Spool,
     uplink: &'a Arc<Uplink>,
     time: &'a TimeSource,
-    clock: &'a ClockReference,
+    checker: &'a Arc<Checker>,
     current: &'a cell::Receiver<Current>,
 }
 
@@ -125,7 +127,7 @@ impl Patches<'_> {
             spool: self.spool.clone(),
             services: self.config.services.clone(),
             current: self.current.clone(),
-            checker: Arc::new(Checker::here(self.time.clone(), self.clock.clone(), Workers::default())),
+            checker: Arc::clone(self.checker),
         };
         let stop = life.stop_signal();
         life.spawn("patch", patch::run(patching, stop));

@@ -1,13 +1,15 @@
 //! The Unix socket between a command and the running agent: one JSON line asks, one JSON line answers.
 //!
-//! Only the agent's own user and root can open it. It answers two questions, `status` and `test`; nothing can be changed
+//! Only the agent's own user and root can open it. It answers three questions, `status`, `look` and `test`; nothing can be changed
 //! through it.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mainstay_shared::check::ServiceState;
 use mainstay_shared::ids::{RecordId, random_hex_128};
 use mainstay_shared::limits::{MAX_TEXT_CHARS, clean_text};
 use mainstay_shared::receipt::Receipt;
@@ -20,11 +22,14 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 
 use super::status::{Facts, StatusReport};
+use crate::checks::look;
 use crate::lifecycle::StopSignal;
 
 const MAX_LINE_BYTES: u64 = 64 << 10;
 /// A command that asks nothing is let go after this.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Every check has a time limit of its own, and whoever asks waits no longer than this.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(65);
 /// How long a test message waits for its receipt.
 const RECEIPT_TIMEOUT: Duration = Duration::from_secs(30);
 

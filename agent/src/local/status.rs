@@ -15,7 +15,9 @@ use tokio::sync::watch;
 
 use super::words::{Lang, pick};
 use super::{Exit, Failure, Output, say_json, socket};
+use crate::checks::Checker;
 use crate::config::Config;
+use crate::config::Service;
 use crate::flow::contact::{Alarm, Contact, ContactFacts, LOST_AFTER};
 use crate::flow::watch::Current;
 use crate::spool::{self, Limits, Spool, Stats};
@@ -120,11 +122,11 @@ impl Facts {
             not_recording_ms: self.spool.refusing_for().map(millis),
             open_faults: self.spool.open_episodes().into_iter().map(OpenFault::from).collect(),
             services: self
-                .declared
+                .services
                 .iter()
-                .map(|name| (name.clone(), ServiceStatus { state: current.services.get(name).copied() }))
+                .map(|service| (service.name.clone(), ServiceStatus { state: current.services.get(&service.name).copied() }))
                 .collect(),
-            severity_blind: self.declared.is_empty(),
+            severity_blind: self.services.is_empty(),
             ..StatusReport::of_files(Some(&identity), self.uplink.clock().now())
         }
     }
