@@ -285,7 +285,7 @@ async fn mail(
     let Some((first, appliance)) = made.first() else { return Ok(()) };
     let zone = customers::site(tx, tenant_id, &appliance.site_id).await?.map_or_else(|| "UTC".to_owned(), |site| site.time_zone);
     let concerns = |site: Option<&String>| site.is_none_or(|site| made.iter().any(|(_, appliance)| appliance.site_id == *site));
-    let boxes: Vec<String> = made.iter().map(|(_, appliance)| format!("{} ({})", appliance.name, appliance.serial)).collect();
+    let boxes: Vec<String> = made.iter().map(|(_, one)| format!("{} {}", one.name, one.serial).trim_end().to_owned()).collect();
     for contact in customers::contacts(tx, tenant_id).await?.into_iter().filter(|contact| concerns(contact.site_id.as_ref())) {
         let token = links::new_token(&world.rng)?;
         let link = Link {

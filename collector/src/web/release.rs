@@ -103,7 +103,7 @@ pub(crate) async fn show(
             .filter(|a| a.state == "active")
             .map(|a| Choice {
                 id: a.appliance_id.clone(),
-                label: format!("{} / {} ({})", text(&customers.customer, &a.tenant_id), a.name, a.serial),
+                label: format!("{} / {} {}", text(&customers.customer, &a.tenant_id), a.name, a.serial).trim_end().to_owned(),
             })
             .collect(),
         works: principal.role.works_on_tickets(),

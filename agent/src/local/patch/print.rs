@@ -89,7 +89,7 @@ pub(super) fn file(file: &KnownFile, lang: Lang) {
     line(lang, "时间", "since", &local(file.at));
     line(lang, "SHA-256", "SHA-256", &file.sha256);
     line(lang, "大小（字节）", "bytes", &file.bytes.to_string());
-    line(lang, "验证码（用于邮件链接页面）", "code (for the page of the link)", file.code.as_deref().unwrap_or_default());
+    line(lang, "验证码（用于邮件链接页面）", "code for the link's page", file.code.as_deref().unwrap_or_default());
     let windows: Vec<_> = file.next_windows.iter().map(|at| local(*at)).collect();
     line(lang, "下三个安装窗口", "next install windows", &windows.join(", "));
     if !file.output.is_empty() {
