@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `make bench`: reports per second at the collector on SQLite and PostgreSQL (with fsync), beside Alertmanager and an endpoint that
 # keeps nothing, in one run; then what the agent costs beside its peers, and what the collector costs as it grows.
-# `make bench PART=NAME` runs one part: ingest, agent, growth, sizing, ticket, polls.
+# `make bench PART=NAME` runs one part: ingest, agent, growth, sizing, ticket, polls, patch.
 # BENCH_SECONDS (10) per endpoint, BENCH_APPLIANCES (2000), BENCH_AT_ONCE (64) reports under way, BENCH_ONLY
 # (null,alertmanager,sqlite,postgres). The release binaries; results also in .bench/.
 set -euo pipefail
@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 case "${1:-}" in
   ''|ingest) ;;
   agent) exec scripts/bench-agent.sh ;;
+  patch) exec scripts/bench-patch.sh ;;
   *) exec scripts/bench-collector.sh "$@" ;;
 esac
 scripts/setup.sh build database peers
@@ -20,3 +21,4 @@ target/release/with-postgres --durable target/release/bench-ingest \
 [ "${1:-}" = ingest ] && exit 0
 scripts/bench-agent.sh
 scripts/bench-collector.sh
+scripts/bench-patch.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a part of the work needs and the machine lacks: Debian packages, and python-tuf (PyPI) into target/tuf-venv.
-# Usage: scripts/setup.sh PART...     parts: build static database browser monitoring mail demo peers disks misc tuf, or all
+# Usage: scripts/setup.sh PART...     parts: build static database browser monitoring mail demo peers patch-peers disks misc tuf, or all
 # A fast no-op when everything is there. Says what it installs; starts and enables no service that it installs.
 # Exit codes: 0 all there, 64 unknown part, 69 something is missing and can't be installed from here.
 set -euo pipefail
@@ -49,6 +49,9 @@ part() {
                 has prometheus-node-exporter || want prometheus-node-exporter
                 [ -x /usr/sbin/zabbix_agentd ] || want zabbix-agent
                 has mkfs.ext4 || want e2fsprogs ;;
+    patch-peers) has rauc || want rauc squashfs-tools
+                has openssl || want openssl
+                [ -x /usr/bin/python3 ] || want python3 ;;
     misc)       has strace || want strace
                 has systemd-analyze || want systemd
                 has openssl || want openssl
@@ -60,7 +63,7 @@ part() {
     tuf)        tuf=yes
                 has python3 && python3 -c 'import ensurepip' 2>/dev/null || want python3 python3-venv ;;
     all)        for p in build database browser monitoring mail demo misc disks tuf; do part "$p"; done ;;
-    *)          say "unknown part \"$1\": expected build, static, database, browser, monitoring, mail, demo, peers, misc, disks, tuf or all" >&2; exit 64 ;;
+    *)          say "unknown part \"$1\": expected build, static, database, browser, monitoring, mail, demo, peers, patch-peers, misc, disks, tuf or all" >&2; exit 64 ;;
   esac
 }
 
