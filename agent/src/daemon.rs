@@ -88,8 +88,7 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     life.spawn("report", report::run(reporting, reporting_stop));
     let alarming = Alarming { spool: spool.clone(), contact: contact.clone(), time: time.clone() };
     life.spawn("alarm", alarm::run(alarming, alarming_stop));
-    let patching =
-        Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, checker: &checker, current: &current_seen };
+    let patching = Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, checker: &checker };
     let desk = helper.map(|helper| patching.start(helper, &mut life)).transpose()?;
     let polling = Polling {
         spool,
@@ -115,7 +114,6 @@ struct Patches<'a> {
     uplink: &'a Arc<Uplink>,
     time: &'a TimeSource,
     checker: &'a Arc<Checker>,
-    current: &'a cell::Receiver<Current>,
 }
 
 impl Patches<'_> {
@@ -126,7 +124,6 @@ impl Patches<'_> {
             helper,
             spool: self.spool.clone(),
             services: self.config.services.clone(),
-            current: self.current.clone(),
             checker: Arc::clone(self.checker),
         };
         let stop = life.stop_signal();

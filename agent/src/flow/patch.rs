@@ -3,17 +3,14 @@
 //! The reporter has no rights here: it hands over a descriptor, carries what was typed, tells the states of the business services, and
 //! spools the helper's reports in their order. It must never say "now", agree without a code, or drop a report.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_shared::check::ServiceState;
 use mainstay_shared::directive::Directive;
 use mainstay_shared::patch::{Decision, Installed, PatchReport, PatchStep};
 use mainstay_shared::record::Payload;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
-use super::watch::Current;
 use crate::checks::{Checker, look};
 use crate::config::Service;
 use crate::helper::protocol::{Answer, KnownFile, Request};
@@ -28,8 +25,6 @@ const TICK: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(600);
 /// Between two looks at the services while a new version is on probation.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// The services' first states, after a start, may take so long.
-const FIRST_STATES: Duration = Duration::from_secs(60);
 /// Files begun in one round.
 const AT_A_TIME: usize = 16;
 /// Of a script's output, if the whole makes a record too large.
@@ -87,9 +82,7 @@ pub(crate) struct Patching {
     pub(crate) spool: Spool,
     /// The declared services.
     pub(crate) services: Vec<Service>,
-    /// Their last states.
-    pub(crate) current: watch::Receiver<Current>,
-    /// Asks them during a probation.
+    /// Asks them, before a version begins and while it is on probation: what was known before may be old.
     pub(crate) checker: Arc<Checker>,
 }
 
@@ -277,7 +270,7 @@ impl Patching {
 
     /// Begins what is due; whether another may be.
     async fn proceed(&self) -> Result<bool, Trouble> {
-        let services = self.states().await;
+        let services = look(&self.checker, &self.services).await;
         let request = Request::Proceed { sha256: None, now: false, services };
         match self.ask(request, Limit::Applying).await? {
             Answer::File(file) => Ok(file.step == PatchStep::Probation || file.step.is_final()),
@@ -287,18 +280,6 @@ impl Patching {
             }
             _ => Ok(false),
         }
-    }
-
-    /// The states of all declared services; those that were not asked yet are waited for.
-    async fn states(&self) -> BTreeMap<String, ServiceState> {
-        let mut current = self.current.clone();
-        let all = current.wait_for(|current| self.services.iter().all(|service| current.services.contains_key(&service.name)));
-        if tokio::time::timeout(FIRST_STATES, all).await.is_err() {
-            tracing::warn!("not all business services were asked yet");
-        }
-        let known = self.current.borrow().services.clone();
-        let state = |service: &Service| known.get(&service.name).copied().unwrap_or(ServiceState::Unknown);
-        self.services.iter().map(|service| (service.name.clone(), state(service))).collect()
     }
 
     /// Looks at the services until the helper has judged the new version; silence is a judgement too.

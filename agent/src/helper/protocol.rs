@@ -23,7 +23,7 @@ pub enum Request {
     Verify,
     /// Everything that is known, for a listing. Codes only to root.
     List,
-    /// Agree. Root needs no code; the reporter brings what was typed at a page.
+    /// Agree. Root needs no code; one that was typed at a page is judged, whoever brings it.
     Consent {
         /// Which file.
         sha256: String,

@@ -146,6 +146,7 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::error!("a caller can't be accepted: {error}");
+                // Out of descriptors, most likely: no event tells when some are free again.
                 std::thread::sleep(Duration::from_millis(100));
                 continue;
             }
@@ -223,6 +224,7 @@ fn answer(shared: &Shared, request: Request, file: Option<OwnedFd>, who: Speaker
     answer
 }
 
+/// The one pair of hands, if it is free soon: a lock of the standard library can't be waited for with a limit.
 fn hands(shared: &Shared) -> Option<std::sync::MutexGuard<'_, Helper>> {
     let began = shared.time.monotonic();
     loop {

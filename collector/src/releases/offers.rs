@@ -150,13 +150,13 @@ pub(crate) async fn of_name(
     tenant_id: Option<&str>,
     limit: i64,
 ) -> Result<Vec<OfferRow>, sqlx::Error> {
-    let rows = sqlx::query("SELECT * FROM offers WHERE file = $1 ORDER BY made_at DESC LIMIT $2")
-        .bind(file)
-        .bind(limit)
-        .fetch_all(conn)
-        .await?;
-    let offers: Vec<OfferRow> = rows.iter().map(from_row).collect::<Result<_, _>>()?;
-    Ok(offers.into_iter().filter(|offer| tenant_id.is_none_or(|tenant| offer.tenant_id == tenant)).collect())
+    let rows = match tenant_id {
+        Some(tenant) => sqlx::query("SELECT * FROM offers WHERE file = $1 AND tenant_id = $2 ORDER BY made_at DESC LIMIT $3")
+            .bind(file)
+            .bind(tenant),
+        None => sqlx::query("SELECT * FROM offers WHERE file = $1 ORDER BY made_at DESC LIMIT $2").bind(file),
+    };
+    rows.bind(limit).fetch_all(conn).await?.iter().map(from_row).collect()
 }
 
 /// Living offers whose box never took them up in time.

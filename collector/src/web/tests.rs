@@ -1,5 +1,4 @@
-//! Every page in both languages: no text of the other one, no key without a text, hostile text inert. And, by hand
-//! (`MAINSTAY_SHOW_PAGES=ADDRESS`), the sample served so that a person can look at it.
+//! Every page in both languages: no text of the other one, no key without a text, hostile text inert.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -114,8 +114,9 @@ async fn a_hostile_reporter_gets_nothing_without_the_boxs_code() -> Result<()> {
     ensure!(waiting["step"] == "awaiting_consent", "beginning without consent: {waiting}");
     let code = patched.known(&sha256).await?["code"].as_str().context("root sees the code")?.to_owned();
     let wrong = if code == "000000" { "000001" } else { "000000" };
-    for _ in 0..5 {
-        let answer = patched.ask(REPORTER, json!({"verb": "consent", "sha256": sha256, "code": wrong}), None).await?;
+    // An agent that lives as root carries what was typed at a page too: root's uid makes no wrong code right.
+    for uid in [REPORTER, 0, REPORTER, 0, REPORTER] {
+        let answer = patched.ask(uid, json!({"verb": "consent", "sha256": sha256, "code": wrong}), None).await?;
         ensure!(answer["code"] == "wrong_code", "{answer}");
     }
     let late = patched.ask(REPORTER, json!({"verb": "consent", "sha256": sha256, "code": code}), None).await?;
