@@ -81,7 +81,7 @@ impl Engine {
     ///
     /// # Errors
     /// A refusal before anything that runs was touched; everything is then as before.
-    pub(super) fn install(&mut self, plan: &Plan, payload: &mut dyn Read, tell: Tell<'_>) -> Result<PatchStep, Refusal> {
+    pub(super) fn install(&mut self, plan: &Plan, payload: &mut (dyn Read + Send), tell: Tell<'_>) -> Result<PatchStep, Refusal> {
         let now = self.now();
         let job = Job {
             sha256: plan.sha256.clone(),
@@ -106,7 +106,7 @@ impl Engine {
         Ok(self.go_on(Stage::Swapping, tell))
     }
 
-    fn stage(&mut self, plan: &Plan, payload: &mut dyn Read, tell: Tell<'_>) -> Result<(), Refusal> {
+    fn stage(&mut self, plan: &Plan, payload: &mut (dyn Read + Send), tell: Tell<'_>) -> Result<(), Refusal> {
         match &plan.install.how {
             How::Tree { to_release, tree_sha256, .. } => {
                 let told = &mut |percent| tell(PatchStep::Applying, percent);

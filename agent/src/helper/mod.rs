@@ -12,6 +12,7 @@ mod state;
 mod store;
 mod rules;
 mod redact;
+mod pipeline;
 mod executor;
 mod tree;
 mod engine;

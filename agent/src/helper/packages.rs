@@ -28,7 +28,7 @@ impl Engine {
     }
 
     /// Unpacks the payload and moves its packages into the pool, durably.
-    pub(super) fn stage_packages(&self, payload: &mut dyn Read, facts: &Payload) -> Result<(), Refusal> {
+    pub(super) fn stage_packages(&self, payload: &mut (dyn Read + Send), facts: &Payload) -> Result<(), Refusal> {
         let io = |error: std::io::Error| io_refusal(&error);
         let (dir, staging, pool) = (self.packages_dir(), self.packages_dir().join(".staging"), self.pool());
         for dir in [&dir, &pool] {

@@ -76,12 +76,13 @@ impl Helper {
         services: &BTreeMap<String, ServiceState>,
         say: &mut dyn FnMut(Answer),
     ) -> Result<PatchStep, Refusal> {
-        let (opened, verified) = self.judge_kept(&file.sha256)?;
-        let seal = self.seal(&verified);
+        let (opened, unread) = self.judge_kept(file)?;
+        let verified = unread.header();
+        let seal = self.seal(verified);
         match &verified.manifest.body {
             Body::Action(action) => self.engine.act(&file.sha256, &verified.manifest.name, action, seal),
             Body::Patch(patch) => {
-                let install = self.plan(file, patch, &verified, services)?;
+                let install = self.plan(file, patch, verified, services)?;
                 let plan = Plan { sha256: file.sha256.clone(), install, seal, payload: patch.payload.clone() };
                 let mut payload = Section { file: opened, at: verified.payload_offset, left: verified.payload_length };
                 let offer_id = file.offer_id.clone().unwrap_or_default();

@@ -9,7 +9,7 @@ use std::fs::File;
 use mainstay_patchkit::file::PatchFile;
 use mainstay_patchkit::manifest::{Body, Manifest};
 use mainstay_patchkit::refusal::Refusal;
-use mainstay_patchkit::verify::{Facts, Trust, Verified, verify};
+use mainstay_patchkit::verify::{Facts, Trust, Unread, Verified, verify_header};
 use mainstay_shared::check::ServiceState;
 use mainstay_shared::limits::{MAX_TEXT_CHARS, clean_text};
 use mainstay_shared::patch::{PatchKind, PatchProgress, PatchReport, PatchStep};
@@ -69,7 +69,8 @@ impl Helper {
         answer.unwrap_or_else(|| refused("bad_request", "expected a file as a descriptor beside the request"))
     }
 
-    fn judge(&self, file: &File) -> Result<Verified, Refusal> {
+    /// Whether the file may be believed; its payload is seen by whoever copies or unpacks it.
+    fn judge(&self, file: &File) -> Result<Unread, Refusal> {
         let (state, settings) = (self.engine.state(), &self.engine.settings);
         let trust = Trust {
             root: state.trust.root.clone().into_bytes(),
@@ -88,9 +89,13 @@ impl Helper {
             failed: &state.failed,
             now: self.engine.now().max(state.trust.time_floor),
         };
-        let verified = verify(file, &trust, &facts)?;
-        self.fits_here(&verified.manifest)?;
-        Ok(verified)
+        let unread = verify_header(file, &trust, &facts)?;
+        self.fits_here(&unread.header().manifest)?;
+        Ok(unread)
+    }
+
+    fn judge_incoming(&self, incoming: &Incoming) -> Result<Verified, Refusal> {
+        self.judge(&incoming.file)?.seen(&incoming.hashes)
     }
 
     /// What it names must be there on this box.
@@ -103,7 +108,7 @@ impl Helper {
     }
 
     fn verify(&self, incoming: &Incoming) -> Answer {
-        match self.judge(&incoming.file) {
+        match self.judge_incoming(incoming) {
             Ok(verified) => {
                 Answer::File(view::file(&self.known(&verified, &incoming.file, None, Speaker::Root), &self.view(), true))
             }
@@ -150,7 +155,7 @@ impl Helper {
         if offer_id.as_ref().is_some_and(|id| id.len() != 32 || !id.bytes().all(|c| c.is_ascii_hexdigit())) {
             return refused("bad_request", "offer_id: expected 32 hex digits");
         }
-        let judged = self.judge(&incoming.file);
+        let judged = self.judge_incoming(incoming);
         match judged.and_then(|verified| self.take_verified(incoming, &verified, offer_id.clone(), who)) {
             Ok(answer) => answer,
             Err(why) => {
@@ -222,7 +227,7 @@ impl Helper {
         let report = |number| PatchReport {
             number,
             offer_id: Some(offer_id),
-            sha256: incoming.sha256(),
+            sha256: incoming.hashes.file_sha256.clone(),
             kind: manifest.as_ref().map_or(PatchKind::Patch, Manifest::kind),
             product: manifest.as_ref().map_or_else(String::new, |m| m.product.clone()),
             from_version: None,
@@ -383,13 +388,14 @@ impl Helper {
         }
     }
 
-    pub(super) fn judge_kept(&self, sha256: &str) -> Result<(File, Verified), Refusal> {
-        let file = self.quarantine.open_file(sha256)?;
-        let verified = self.judge(&file)?;
-        if verified.file_sha256 != sha256 {
+    /// A kept file, whose header may still be believed; its payload is hashed while it is unpacked.
+    pub(super) fn judge_kept(&self, known: &Known) -> Result<(File, Unread), Refusal> {
+        let file = self.quarantine.open_file(&known.sha256)?;
+        let unread = self.judge(&file)?;
+        if unread.header().manifest_sha256 != known.manifest_sha256 {
             return Err(Refusal::Content("the file in quarantine is not the one that was taken".into()));
         }
-        Ok((file, verified))
+        Ok((file, unread))
     }
 
     pub(super) fn told_to(&self, sha256: &str, who: Speaker) -> Answer {
