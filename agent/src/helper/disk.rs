@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use mainstay_patchkit::refusal::Refusal;
 use rustix::fs::OFlags;
 
 /// Smaller files wait for the sync.
@@ -73,6 +74,10 @@ pub(super) trait Disk: Send + Sync {
         Ok(())
     }
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+}
+
+pub(super) fn io_refusal(error: &io::Error) -> Refusal {
+    Refusal::Io(error.to_string())
 }
 
 /// The whole of a file of at most `max` bytes; none if there is no such file.

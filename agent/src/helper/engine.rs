@@ -15,11 +15,12 @@ use mainstay_shared::patch::PatchStep;
 use mainstay_shared::time_source::{TimeSource, UnixMs};
 
 use super::disk::Disk;
+use super::disk::io_refusal;
 use super::executor::{Runner, Step};
 use super::settings::Settings;
 use super::state::{How, Install, Job, Seal, Stage, State, Work};
 use super::store::Store;
-use super::tree::{Tree, io_refusal};
+use super::tree::Tree;
 
 /// Seconds that a service gets to stop or to start.
 pub(super) const SERVICE_LIMIT_S: u32 = 300;

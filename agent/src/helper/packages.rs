@@ -11,11 +11,12 @@ use mainstay_patchkit::manifest::Payload;
 use mainstay_patchkit::refusal::Refusal;
 
 use super::disk;
+use super::disk::io_refusal;
 use super::engine::{Engine, Failure};
 use super::executor::Step;
 use super::rules::Look;
 use super::state::{How, Install};
-use super::tree::{io_refusal, unpack};
+use super::tree::unpack;
 
 /// Seconds that one call of dpkg gets.
 const DPKG_LIMIT_S: u32 = 1800;

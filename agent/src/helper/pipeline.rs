@@ -5,7 +5,7 @@
 //! thread found wrong, nor tell the hash of less than all.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use mainstay_patchkit::file::{Hashes, START_BYTES, payload_offset};
 use mainstay_patchkit::refusal::Refusal;
 use ring::digest;
 
-use super::disk::{Disk, NewFile, begin_to_write_out};
+use super::disk::{Disk, NewFile, begin_to_write_out, io_refusal};
 
 const BLOCK_BYTES: usize = 128 << 10;
 /// Under way at a time, at each place.
@@ -26,11 +26,7 @@ const ORDERS: usize = 64;
 /// So much of a copy goes on its way to the disk at a time.
 const WRITE_OUT_BYTES: u64 = 8 << 20;
 
-fn io_refusal(error: &io::Error) -> Refusal {
-    Refusal::Io(error.to_string())
-}
-
-fn spawn<'s, T: Send + 's>(
+pub(super) fn spawn<'s, T: Send + 's>(
     scope: &'s Scope<'s, '_>,
     name: &str,
     work: impl FnOnce() -> T + Send + 's,
@@ -38,7 +34,7 @@ fn spawn<'s, T: Send + 's>(
     Builder::new().name(name.into()).spawn_scoped(scope, work)
 }
 
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> io::Result<T> {
+pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> io::Result<T> {
     thread.join().map_err(|_| io::Error::other("a thread of the helper's ended"))
 }
 
@@ -126,18 +122,29 @@ pub(super) struct Ahead {
     left: std::ops::Range<usize>,
 }
 
-impl Read for Ahead {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl BufRead for Ahead {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.left.is_empty() {
             // Who reads has ended: nothing more is wanted.
             self.spent.send(std::mem::take(&mut self.block)).ok();
-            let Ok(next) = self.read.recv() else { return Ok(0) };
+            let Ok(next) = self.read.recv() else { return Ok(&[]) };
             let (block, count) = next?;
             (self.block, self.left) = (block, 0..count);
         }
-        let count = self.left.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&self.block[self.left.start..][..count]);
-        self.left.start += count;
+        Ok(&self.block[self.left.clone()])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.left.start += count.min(self.left.len());
+    }
+}
+
+impl Read for Ahead {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let here = self.fill_buf()?;
+        let count = here.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&here[..count]);
+        self.consume(count);
         Ok(count)
     }
 }
@@ -166,7 +173,11 @@ pub(super) fn read_ahead(
     })
 }
 
-fn read_and_hash(from: &mut (dyn Read + Send), to: &SyncSender<io::Result<(Vec<u8>, usize)>>, spare: &Receiver<Vec<u8>>) -> String {
+fn read_and_hash(
+    from: &mut (dyn Read + Send),
+    to: &SyncSender<io::Result<(Vec<u8>, usize)>>,
+    spare: &Receiver<Vec<u8>>,
+) -> String {
     let mut hash = digest::Context::new(&digest::SHA256);
     for mut block in spare {
         block.resize(BLOCK_BYTES, 0);
@@ -232,10 +243,7 @@ impl Writing {
 ///
 /// # Errors
 /// What the disk said, or else `work`.
-pub(super) fn write_behind(
-    disk: &dyn Disk,
-    work: impl FnOnce(&Writing) -> Result<(), Refusal>,
-) -> Result<(), Refusal> {
+pub(super) fn write_behind(disk: &dyn Disk, work: impl FnOnce(&Writing) -> Result<(), Refusal>) -> Result<(), Refusal> {
     scope(|scope| {
         let (orders, ordered) = sync_channel(ORDERS);
         let (spent, spare) = channel();

@@ -15,11 +15,11 @@ use mainstay_patchkit::verify::Verified;
 use mainstay_shared::check::ServiceState;
 use mainstay_shared::patch::{PatchProgress, PatchStep};
 
+use super::disk::io_refusal;
 use super::engine::Plan;
 use super::protocol::Answer;
 use super::rules;
 use super::state::{AgreedBy, How, Install, Known, Stage};
-use super::tree::io_refusal;
 use super::verbs::{Helper, Speaker, refused};
 
 /// Room for folders and the file system's own needs, per entry and in all.

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use mainstay_patchkit::file::Hashes;
 use mainstay_patchkit::refusal::Refusal;
 
+use super::disk::io_refusal;
 use super::pipeline;
-use super::tree::io_refusal;
 use crate::atomic_file;
 
 /// Larger files are refused.

@@ -6,25 +6,19 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use mainstay_patchkit::archive::{self, Entries, TreeHash};
+use mainstay_patchkit::archive::{self, Entries};
 use mainstay_patchkit::manifest::Payload;
 use mainstay_patchkit::refusal::Refusal;
-use ring::digest;
 
-use super::disk::{self, Disk, Kind};
+use super::disk::{self, Disk, Kind, io_refusal};
 use super::pipeline::{Ahead, Writing, read_ahead, write_behind};
-
-const READ_BYTES: usize = 128 << 10;
+use super::readback::hash;
 
 /// A tree on a disk.
 #[derive(Clone, Copy)]
 pub(super) struct Tree<'a> {
     pub(super) disk: &'a dyn Disk,
     pub(super) dir: &'a Path,
-}
-
-pub(super) fn io_refusal(error: &io::Error) -> Refusal {
-    Refusal::Io(error.to_string())
 }
 
 impl Tree<'_> {
@@ -149,7 +143,7 @@ fn take_apart(
     writing: &Writing,
     tell: &mut dyn FnMut(u8),
 ) -> Result<(), Refusal> {
-    let mut entries = Entries::new(payload, facts)?;
+    let mut entries = Entries::buffered(payload, facts)?;
     let (mut unpacked, mut told) = (0u64, 0);
     while let Some(mut entry) = entries.next_entry()? {
         let path = into.join(&entry.path);
@@ -181,44 +175,4 @@ fn unreadable(error: io::Error) -> Refusal {
         Some(_) => io_refusal(&error),
         None => Refusal::Archive(error.to_string()),
     }
-}
-
-/// The tree hash of what lies in `dir`.
-pub(super) fn hash(disk: &dyn Disk, dir: &Path) -> Result<String, Refusal> {
-    let mut hash = TreeHash::default();
-    let mut buffer = vec![0; READ_BYTES];
-    hash_inside(disk, dir, "", &mut hash, &mut buffer)?;
-    Ok(hash.finish())
-}
-
-fn hash_inside(disk: &dyn Disk, dir: &Path, prefix: &str, hash: &mut TreeHash, buffer: &mut [u8]) -> Result<(), Refusal> {
-    let io = |error: io::Error| io_refusal(&error);
-    for entry in disk.list(dir).map_err(io)? {
-        let (path, name) = (dir.join(&entry.name), format!("{prefix}{}", entry.name));
-        match entry.kind {
-            Kind::Dir => {
-                hash.add_dir(&name, entry.mode);
-                hash_inside(disk, &path, &format!("{name}/"), hash, buffer)?;
-            }
-            Kind::File => {
-                let mut file = disk.open(&path).map_err(io)?;
-                let mut content = digest::Context::new(&digest::SHA256);
-                let mut bytes = 0;
-                loop {
-                    let count = file.read(buffer).map_err(io)?;
-                    if count == 0 {
-                        break;
-                    }
-                    content.update(&buffer[..count]);
-                    bytes += count as u64;
-                }
-                let sha256: [u8; digest::SHA256_OUTPUT_LEN] = content.finish().as_ref().try_into().unwrap_or_default();
-                hash.add_file(&name, entry.mode, bytes, &sha256);
-            }
-            Kind::Link | Kind::Other => {
-                return Err(Refusal::Content(format!("{}: neither file nor folder", path.display())));
-            }
-        }
-    }
-    Ok(())
 }

@@ -17,10 +17,10 @@ use semver::Version;
 use super::super::disk::Disk;
 use super::super::engine::{Engine, Plan};
 use super::super::executor::{End, Ended, Runner, Step};
+use super::super::readback::hash;
 use super::super::settings::Settings;
 use super::super::state::{AgreedBy, How, Install, Known, Seal, Stage, State};
 use super::super::store::Store;
-use super::super::tree::hash;
 use super::simulated::{Draw, SimulatedDisk};
 
 pub(super) const TREE: &str = "/opt/acme";
