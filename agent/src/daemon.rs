@@ -66,7 +66,9 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
         time: time.clone(),
         started_at: time.now(),
         safe_mode,
+        help_now: Arc::default(),
     };
+    let help_now = Arc::clone(&facts.help_now);
     let stop = || life.stop_signal();
     let (watching_stop, reporting_stop, polling_stop) = (stop(), stop(), stop());
     let (renewing_stop, alarming_stop, answering_stop) = (stop(), stop(), stop());
@@ -92,7 +94,7 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     let alarming = Alarming { spool: spool.clone(), contact: contact.clone(), time: time.clone() };
     life.spawn("alarm", alarm::run(alarming, alarming_stop));
     let patching = Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, checker: &checker, workers };
-    let desk = helper.map(|helper| patching.start(helper, &mut life)).transpose()?;
+    let desk = helper.map(|helper| patching.start(helper, help_now, &mut life)).transpose()?;
     let polling = Polling {
         spool,
         uplink: Arc::clone(&uplink),
@@ -121,14 +123,15 @@ struct Patches<'a> {
 }
 
 impl Patches<'_> {
-    fn start(&self, helper: HelperClient, life: &mut Lifecycle) -> anyhow::Result<PatchDesk> {
-        let desk = PatchDesk::new(Keeper::open(&self.config.state_dir, Aside::on(self.workers.clone()))?);
+    fn start(&self, helper: HelperClient, help_now: Arc<Notify>, life: &mut Lifecycle) -> anyhow::Result<PatchDesk> {
+        let desk = PatchDesk::new(Keeper::open(&self.config.state_dir, Aside::on(self.workers.clone()))?, help_now);
         let patching = Patching {
             desk: desk.clone(),
             helper,
             spool: self.spool.clone(),
             services: self.config.services.clone(),
             checker: Arc::clone(self.checker),
+            time: self.time.clone(),
         };
         let stop = life.stop_signal();
         life.spawn("patch", patch::run(patching, stop));

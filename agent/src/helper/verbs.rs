@@ -12,7 +12,7 @@ use mainstay_patchkit::refusal::Refusal;
 use mainstay_patchkit::verify::{Facts, Trust, Unread, Verified, verify_header};
 use mainstay_shared::check::ServiceState;
 use mainstay_shared::limits::{MAX_TEXT_CHARS, clean_text};
-use mainstay_shared::patch::{PatchKind, PatchProgress, PatchReport, PatchStep};
+use mainstay_shared::patch::{Offer, PatchKind, PatchProgress, PatchReport, PatchStep};
 use ring::rand::SecureRandom;
 
 use super::disk::io_refusal;
@@ -22,6 +22,11 @@ use super::quarantine::{Incoming, Quarantine};
 use super::rules;
 use super::state::{Known, Seal};
 use super::view;
+
+/// Of a product or version that an offer names.
+const MAX_NAME_CHARS: usize = 128;
+/// A number beyond which no report is told: what every reader of JSON counts exactly.
+const MAX_NUMBER: u64 = 1 << 53;
 
 /// Who speaks, as the kernel says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +42,8 @@ pub(super) struct Helper {
     pub(super) engine: Engine,
     pub(super) quarantine: Quarantine,
     pub(super) random: Box<dyn SecureRandom + Send>,
+    /// The number of the last report before this start.
+    pub(super) told_before: u64,
 }
 
 /// A refusal of the socket's own.
@@ -62,8 +69,10 @@ impl Helper {
             Request::Proceed { sha256, now, services } => Some(self.proceed(sha256.as_deref(), now, &services, who, say)),
             Request::Health { services } => Some(self.health(&services, say)),
             Request::Rollback => Some(self.rollback(who)),
+            Request::NotFetched { offer, why } => Some(self.not_fetched(&offer, &why)),
+            Request::Reports { after } => Some(self.reports(after)),
             // Answered by the server from what is published.
-            Request::List | Request::Reports { .. } | Request::Installed => Some(Answer::Nothing),
+            Request::List | Request::Installed => Some(Answer::Nothing),
         };
         self.clean_up();
         answer.unwrap_or_else(|| refused("bad_request", "expected a file as a descriptor beside the request"))
@@ -234,6 +243,49 @@ impl Helper {
         if let Err(error) = told {
             tracing::error!("the refusal can't be recorded: {error}");
         }
+    }
+
+    /// The network's side has given an offer's file up. What the offer said of it is only repeated, not believed.
+    fn not_fetched(&mut self, offer: &Offer, why: &str) -> Answer {
+        let hex = |text: &str, length| text.len() == length && text.bytes().all(|c| c.is_ascii_hexdigit());
+        if !hex(&offer.offer_id, 32) || !hex(&offer.sha256, 64) {
+            return refused("bad_request", "offer: expected an id of 32 and a SHA-256 of 64 hex digits");
+        }
+        // It came by another way.
+        if self.engine.state().file(&offer.sha256).is_some_and(|known| !known.step.is_final()) {
+            return Answer::Nothing;
+        }
+        let told = self.engine.store.change(|state| {
+            state.last_report += 1;
+            state.reports.push(PatchReport {
+                number: state.last_report,
+                offer_id: Some(offer.offer_id.clone()),
+                sha256: offer.sha256.clone(),
+                kind: offer.kind,
+                product: clean_text(&offer.product, MAX_NAME_CHARS),
+                from_version: None,
+                to_version: clean_text(&offer.version, MAX_NAME_CHARS),
+                step: PatchStep::Refused,
+                reason: "not_fetched".to_owned(),
+                detail: clean_text(why, MAX_TEXT_CHARS),
+                output: String::new(),
+            });
+            state.trim();
+        });
+        told.map_or_else(|error| refusal(&io_refusal(&error)), |()| Answer::Nothing)
+    }
+
+    /// Reports after a number that this memory has not reached.
+    fn reports(&mut self, after: u64) -> Answer {
+        if after > self.engine.state().last_report && after <= MAX_NUMBER {
+            tracing::warn!(after, "the agent knows of later reports than the helper: they are numbered on from there");
+            let before = self.told_before;
+            if let Err(error) = self.engine.store.change(|state| state.number_on(before, after)) {
+                return refusal(&io_refusal(&error));
+            }
+            self.told_before = after;
+        }
+        Answer::Reports(view::reports(self.engine.state(), after))
     }
 
     /// The file as it stands, for `who`.

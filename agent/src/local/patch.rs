@@ -73,7 +73,7 @@ pub(crate) async fn patch(order: &PatchOrder, socket: &Path, state_dir: &Path, o
         .with_context(|| format!("{}: the helper does not answer", socket.display()))
         .map_err(|error| Failure::new(Exit::Unavailable, error))?;
     let mut desk = Desk { helper, state_dir, output };
-    match &order.what {
+    let done = match &order.what {
         PatchCommand::List { actions } => desk.list(*actions, false),
         PatchCommand::History { actions } => desk.list(*actions, true),
         PatchCommand::Status => desk.status(),
@@ -89,7 +89,16 @@ pub(crate) async fn patch(order: &PatchOrder, socket: &Path, state_dir: &Path, o
             let file = desk.show(answer)?;
             if file.step == PatchStep::RolledBack { Ok(()) } else { desk.ended(&file) }
         }
+    };
+    let looked = matches!(
+        order.what,
+        PatchCommand::List { .. } | PatchCommand::History { .. } | PatchCommand::Status | PatchCommand::Verify(_)
+    );
+    // An agent that does not run looks when it starts.
+    if !looked && let Err(error) = socket::tell_patches(state_dir).await {
+        tracing::debug!(%error, "the agent was not told");
     }
+    done
 }
 
 fn open(path: &Path) -> Result<File, Failure> {

@@ -1,7 +1,7 @@
 //! The Unix socket between a command and the running agent: one JSON line asks, one JSON line answers.
 //!
-//! Only the agent's own user and root can open it. It answers three questions, `status`, `look` and `test`; nothing can be changed
-//! through it.
+//! Only the agent's own user and root can open it. It answers `status`, `look` and `test`, and hears that the helper was spoken to; nothing
+//! can be changed through it.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -41,6 +41,8 @@ pub(super) enum Request {
     Status,
     /// Ask every business service now.
     Look,
+    /// Somebody has spoken to the helper: look what became of the files.
+    Patches,
     /// Send a test message.
     Test {
         /// Who asks.
@@ -126,6 +128,10 @@ async fn answer(stream: UnixStream, facts: &Facts) -> anyhow::Result<()> {
     let answer = match serde_json::from_str(&line)? {
         Request::Status => serde_json::to_string(&facts.report())?,
         Request::Look => serde_json::to_string(&look(&facts.checker, &facts.services).await)?,
+        Request::Patches => {
+            facts.help_now.notify_one();
+            "null".to_owned()
+        }
         Request::Test { note, no_wait } => match send_test(facts, &note, no_wait).await {
             Ok(answer) => serde_json::to_string(&answer)?,
             Err(error) => serde_json::to_string(&Refusal { refused: format!("{error:#}") })?,
@@ -172,6 +178,14 @@ pub(super) async fn ask_status(state_dir: &Path) -> std::io::Result<StatusReport
 /// When none runs, or this user may not ask it.
 pub(super) async fn ask_look(state_dir: &Path) -> std::io::Result<BTreeMap<String, ServiceState>> {
     ask(state_dir, &Request::Look, LOOK_TIMEOUT).await
+}
+
+/// Tells the running agent that the helper was spoken to, so that it need not look every minute.
+///
+/// # Errors
+/// When none runs: it looks when it starts.
+pub(super) async fn tell_patches(state_dir: &Path) -> std::io::Result<()> {
+    ask(state_dir, &Request::Patches, ASK_TIMEOUT).await
 }
 
 /// Has the running agent send a test message.

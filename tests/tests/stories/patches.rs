@@ -19,17 +19,17 @@ use serde_json::{Value, json};
 use crate::scene::Scene;
 
 /// A vendor, its collector with mail, and one box.
-struct Play {
+pub(crate) struct Play {
     scene: Scene,
     vendor: Vendor,
     post: ScriptedMailServer,
-    patched: PatchBox,
+    pub(crate) patched: PatchBox,
     appliance: String,
     engineer: Desk,
 }
 
 impl Play {
-    async fn begins(helper: &str, patches: &str) -> Result<Self> {
+    pub(crate) async fn begins(helper: &str, patches: &str) -> Result<Self> {
         let post = ScriptedMailServer::start(Mood::Accepts).await?;
         let mail = Some(MailWay { port: post.port(), ca_file: None });
         let settings = Settings { mail, releases: true, ..Settings::default() };
@@ -56,7 +56,7 @@ impl Play {
     }
 
     /// Publishes a version; the file's name. Its service answers unless `content` begins with `broken`.
-    async fn publishes(&mut self, version: Version, content: &[u8]) -> Result<String> {
+    pub(crate) async fn publishes(&mut self, version: Version, content: &[u8]) -> Result<String> {
         let file = self.vendor.publish_patch(version, &packing("/bin/sleep", content)?)?;
         self.is_listed(&file).await?;
         Ok(file)
@@ -71,13 +71,13 @@ impl Play {
     }
 
     /// Offers a file to the box; what the collector answers.
-    async fn offers(&self, file: &str) -> Result<Value> {
+    pub(crate) async fn offers(&self, file: &str) -> Result<Value> {
         let wish = json!({"appliances": [self.appliance], "ordered": true, "mail": true});
         let told = self.engineer.post(&format!("/releases/{file}/offers"), &wish).await?;
         Ok(told[0].clone())
     }
 
-    async fn offer_stands(&self, offer: &str, state: &str) -> Result<Value> {
+    pub(crate) async fn offer_stands(&self, offer: &str, state: &str) -> Result<Value> {
         let path = format!("/appliances/{}/patches", self.appliance);
         let mut seen = Value::Null;
         eventually(&format!("the offer to be {state}"), A_WHILE, async || {
@@ -111,7 +111,7 @@ impl Play {
         Ok(format!("{} {:?}", answer.status(), answer.headers().get("location")))
     }
 
-    fn offer_id(offered: &Value) -> Result<String> {
+    pub(crate) fn offer_id(offered: &Value) -> Result<String> {
         Ok(offered["offer_id"].as_str().with_context(|| format!("an offer: {offered}"))?.to_owned())
     }
 }

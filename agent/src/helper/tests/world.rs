@@ -146,7 +146,7 @@ impl World {
     /// The helper starts: memory is read, the journal finished or undone.
     pub(super) fn boot(&self) -> anyhow::Result<Engine> {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let shipped = || Ok(State::shipped(Version::new(1, 0, 0), "{}".into()));
+        let shipped = || Ok(State::shipped(Version::new(1, 0, 0), "{}".into(), UnixMs(0)));
         let store = Store::open(Arc::clone(&disk), STATE.into(), shipped)?;
         let runner = Box::new(Machine { world: self.clone() });
         let settings = Arc::new(Settings::read(SETTINGS)?);
