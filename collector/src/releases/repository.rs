@@ -127,6 +127,7 @@ fn verified(dir: &Path, listed: &Listed, root: &[u8], now: UnixMs) -> Result<Rel
         hardware: said.hardware.first().map_or("", String::as_str),
         serial: &serial,
         installed: None,
+        agent: None,
         documents: &no_documents,
         features: &features,
         withdrawn: &none,
