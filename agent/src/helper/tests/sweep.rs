@@ -12,11 +12,11 @@ use super::world::{Behaviour, FILE, OLD, STATE, World};
 const BEHAVIOURS: [Behaviour; 5] =
     [Behaviour::Good, Behaviour::Sick, Behaviour::BadScript, Behaviour::NoStart, Behaviour::OneWay];
 
-fn whole() -> bool {
+pub(super) fn whole() -> bool {
     std::env::var_os("MAINSTAY_SOAK").is_some()
 }
 
-fn seeds() -> Vec<u64> {
+pub(super) fn seeds() -> Vec<u64> {
     match std::env::var("MAINSTAY_SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => vec![seed],
         None => (1..=if whole() { 40 } else { 2 }).collect(),

@@ -124,7 +124,7 @@ impl World {
         let time = TimeSource::manual(UnixMs(1_800_000_000_000));
         let world = Self { disk, running, time, behaviour, late: false, payload: Arc::new((bytes, packed)), old_tree };
         let mut engine = world.boot().unwrap();
-        engine.store.change(|state| state.files.push(waiting(behaviour))).unwrap();
+        engine.store.change(|state| state.files.push(waiting(behaviour == Behaviour::OneWay))).unwrap();
         engine.disk.sync_all(Path::new("/")).unwrap();
         world
     }
@@ -271,7 +271,7 @@ impl World {
     }
 }
 
-fn waiting(behaviour: Behaviour) -> Known {
+pub(super) fn waiting(one_way: bool) -> Known {
     Known {
         sha256: FILE.into(),
         manifest_sha256: "m".into(),
@@ -285,7 +285,7 @@ fn waiting(behaviour: Behaviour) -> Known {
         title: Default::default(),
         notes: Default::default(),
         bytes: 1,
-        one_way: behaviour == Behaviour::OneWay,
+        one_way,
         step: PatchStep::AwaitingWindow,
         reason: Default::default(),
         output: String::new(),
