@@ -34,3 +34,4 @@ pub mod agent;
 pub mod desk;
 pub mod vendor;
 pub mod patched_box;
+pub mod renewing_box;

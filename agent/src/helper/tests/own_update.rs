@@ -309,7 +309,8 @@ fn every_new_agent_ends_as_it_deserves() {
 
 #[test]
 fn after_power_cuts_at_any_two_operations_both_links_are_on_one_whole_believed_agent() {
-    let (mut points, seeds, stride) = (0, seeds(), if whole() { 1 } else { 3 });
+    let (mut points, stride) = (0, if whole() { 1 } else { 3 });
+    let seeds: Vec<_> = seeds().into_iter().take(8).collect();
     for (&seed, fate) in seeds.iter().flat_map(|seed| FATES.map(|fate| (seed, fate))) {
         let (mut draw, first) = (Draw(seed), Appliance::new(seed, fate));
         for cut in (1..=length(&first)).skip((seed % stride) as usize).step_by(stride as usize) {
