@@ -59,6 +59,9 @@ pub(super) struct State {
     pub(super) ran: BTreeMap<String, UnixMs>,
     /// The journal.
     pub(super) job: Option<Job>,
+    /// Wrong codes on any files since a right one, or since root decided.
+    #[serde(default)]
+    pub(super) wrong_codes: u32,
     /// How often a damaged copy of this was found (R30).
     pub(super) damages: u32,
 }
@@ -234,6 +237,7 @@ impl State {
             releases: BTreeMap::new(),
             ran: BTreeMap::new(),
             job: None,
+            wrong_codes: 0,
             damages: 0,
         }
     }
