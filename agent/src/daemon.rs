@@ -24,7 +24,7 @@ use crate::flow::watch::{self, Current, Watch};
 use crate::lifecycle::Lifecycle;
 use crate::local::{Answering, Facts, Failure, answer_requests};
 use crate::patches::{HelperClient, Keeper};
-use crate::probes::aside::Workers;
+use crate::probes::aside::{Aside, Workers};
 use crate::probes::{ClockReference, Host, Place};
 use crate::spool::{Limits, Spool};
 use crate::uplink::{Identity, Proxy, Settings, TrustedClock, Uplink};
@@ -44,7 +44,9 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     let (spool, opened) = Spool::open(&config.state_dir.join("spool"), limits, &SystemRandom::new(), time.clone())?;
     let host = Host::look(&Place::here(time.clone()));
     let kind = start::judge(&opened.starts, &host.boot_id, host.uptime_s);
-    let helper = config.patches.enabled.then(|| HelperClient::at(config.patches.helper_socket.clone()));
+    let workers = Workers::default();
+    let helper =
+        config.patches.enabled.then(|| HelperClient::at(config.patches.helper_socket.clone(), Aside::on(workers.clone())));
     let installed = patch::installed(helper.as_ref()).await;
     // A full lane or disk must not keep the agent from delivering what fills it.
     if let Err(error) = start::announce(&spool, kind, host, (config.declared_services(), installed), time.now()).await {
@@ -53,7 +55,7 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     let safe_mode = kind.is_safe_mode();
     let (current, current_seen) = cell::channel(Current::default());
     let (contact, nudge, reference) = (Contact::default(), Arc::new(Notify::new()), ClockReference::default());
-    let checker = Arc::new(Checker::here(time.clone(), reference.clone(), Workers::default()));
+    let checker = Arc::new(Checker::here(time.clone(), reference.clone(), workers.clone()));
     let facts = Facts {
         spool: spool.clone(),
         contact: contact.clone(),
@@ -72,6 +74,7 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
         config: Arc::clone(&config),
         spool: spool.clone(),
         time: time.clone(),
+        workers: workers.clone(),
         current,
         nudge: Arc::clone(&nudge),
         clock: reference.clone(),
@@ -88,7 +91,7 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     life.spawn("report", report::run(reporting, reporting_stop));
     let alarming = Alarming { spool: spool.clone(), contact: contact.clone(), time: time.clone() };
     life.spawn("alarm", alarm::run(alarming, alarming_stop));
-    let patching = Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, checker: &checker };
+    let patching = Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, checker: &checker, workers };
     let desk = helper.map(|helper| patching.start(helper, &mut life)).transpose()?;
     let polling = Polling {
         spool,
@@ -114,11 +117,12 @@ struct Patches<'a> {
     uplink: &'a Arc<Uplink>,
     time: &'a TimeSource,
     checker: &'a Arc<Checker>,
+    workers: Workers,
 }
 
 impl Patches<'_> {
     fn start(&self, helper: HelperClient, life: &mut Lifecycle) -> anyhow::Result<PatchDesk> {
-        let desk = PatchDesk::new(Keeper::open(&self.config.state_dir)?);
+        let desk = PatchDesk::new(Keeper::open(&self.config.state_dir, Aside::on(self.workers.clone()))?);
         let patching = Patching {
             desk: desk.clone(),
             helper,
@@ -129,7 +133,13 @@ impl Patches<'_> {
         let stop = life.stop_signal();
         life.spawn("patch", patch::run(patching, stop));
         let (settings, time) = (self.config.patches.clone(), self.time.clone());
-        let fetching = Fetching { desk: desk.clone(), uplink: Arc::clone(self.uplink), settings, time };
+        let fetching = Fetching {
+            desk: desk.clone(),
+            uplink: Arc::clone(self.uplink),
+            settings,
+            time,
+            aside: Aside::on(self.workers.clone()),
+        };
         let stop = life.stop_signal();
         life.spawn("fetch", fetch::run(fetching, stop));
         Ok(desk)

@@ -1,37 +1,37 @@
-//! An appliance that is set up for patches: the real helper as root, a product's tree with one service, signed files of a sample vendor.
+//! An appliance that is set up for patches: the real helper as root, a product's tree with one service, and, once it is enrolled, the
+//! agent without rights under the reporter's uid. Needs root: without it a test fails, it does not skip.
 //!
-//! The service is a program of the tree, so that what runs is told by the kernel. Whoever asks the helper may do so under any uid, as the
-//! kernel sees it. Needs root: without it a test fails, it does not skip.
+//! `conversation` asks the helper on its socket, `service` is the product, `customer` is the agent and the administrator's commands.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, IoSlice};
-use std::mem::MaybeUninit;
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use mainstay_patchkit::archive::tree_hash;
 use mainstay_patchkit::sample::{self, Vendor};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::agent::Agent;
 use crate::packing::lay_tree;
 use crate::patience::{SOON, eventually};
 use crate::process::{Daemon, program, tied};
 
-/// The uid of the reporter in the box's settings.
+mod conversation;
+mod customer;
+mod service;
+
+pub use conversation::sha256_of;
+
+/// The uid of the reporter in the box's settings, and of its agent.
 pub const REPORTER: u32 = 54_321;
 
 /// The box. What it keeps lies on `disk`, which may be one whose power is cut.
 #[derive(Debug)]
 pub struct PatchBox {
     helper: Option<Daemon>,
+    agent: Option<Agent>,
     disk: PathBuf,
     old_tree: String,
     folder: TempDir,
@@ -51,8 +51,8 @@ impl PatchBox {
         lay_tree(&release, "/bin/sleep", b"old")?;
         std::os::unix::fs::symlink("releases/2.0.0-shipped", disk.join("tree/current"))?;
         let old_tree = tree_hash(&release)?;
-        let made = Self { helper: None, disk, old_tree, folder };
-        std::fs::write(made.file("root.json"), Vendor::default().root_json()?)?;
+        let made = Self { helper: None, agent: None, disk, old_tree, folder };
+        made.ship_root(&Vendor::default().root_json()?)?;
         made.write_scripts()?;
         std::fs::write(made.file("helper.toml"), made.settings(more))?;
         File::open(&made.disk)?.sync_all()?;
@@ -61,7 +61,17 @@ impl PatchBox {
         Ok(made)
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    /// Ships it with another first root than the sample vendor's.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn ship_root(&self, root: &[u8]) -> Result<()> {
+        Ok(std::fs::write(self.file("root.json"), root)?)
+    }
+
+    /// A path in the box's own folder.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -85,61 +95,6 @@ running_exe = "{disk}/tree/current/bin/web"
 {more}"#,
             product = sample::PRODUCT,
         )
-    }
-
-    fn write_scripts(&self) -> Result<()> {
-        let (top, disk) = (self.folder.path().display(), self.disk.display());
-        let start = format!(
-            "#!/bin/sh\nif [ -f {top}/web.pid ] && readlink \"/proc/$(cat {top}/web.pid)/exe\" >/dev/null; then exit 0; fi\n\
-             cd /\nsetsid {disk}/tree/current/bin/web 100000 >/dev/null 2>&1 </dev/null &\necho $! >{top}/web.pid\n"
-        );
-        let stop = format!(
-            "#!/bin/sh\nif [ -f {top}/web.pid ]; then kill -9 \"$(cat {top}/web.pid)\" 2>/dev/null; fi\nrm -f {top}/web.pid\n"
-        );
-        for (name, text) in [("web-start", start), ("web-stop", stop)] {
-            std::fs::write(self.file(name), text)?;
-            std::fs::set_permissions(self.file(name), std::fs::Permissions::from_mode(0o755))?;
-        }
-        Ok(())
-    }
-
-    /// Starts the service as the machine's own start would.
-    ///
-    /// # Errors
-    /// When its script can't be run.
-    pub fn start_service(&self) -> Result<()> {
-        Command::new(self.file("web-start")).status().context("web-start")?;
-        Ok(())
-    }
-
-    /// Stops it, as a power cut would.
-    ///
-    /// # Errors
-    /// When its script can't be run.
-    pub fn stop_service(&self) -> Result<()> {
-        Command::new(self.file("web-stop")).status().context("web-stop")?;
-        // One whose start was cut before its number was written down.
-        for process in std::fs::read_dir("/proc")?.flatten() {
-            let exe = std::fs::read_link(process.path().join("exe")).unwrap_or_default();
-            let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
-            if let (true, Some(pid)) = (exe.starts_with(self.tree()), pid) {
-                drop(crate::process::send(pid, rustix::process::Signal::KILL));
-            }
-        }
-        Ok(())
-    }
-
-    /// What the agent's check would say of the service.
-    #[must_use]
-    pub fn service_state(&self) -> &'static str {
-        if self.running().is_some() { "up" } else { "down" }
-    }
-
-    /// The program that the service runs, if it does.
-    #[must_use]
-    pub fn running(&self) -> Option<PathBuf> {
-        let pid = std::fs::read_to_string(self.file("web.pid")).ok()?;
-        std::fs::read_link(format!("/proc/{}/exe", pid.trim())).ok()
     }
 
     fn helper_command(&self) -> Result<Vec<PathBuf>> {
@@ -213,116 +168,6 @@ running_exe = "{disk}/tree/current/bin/web"
         std::fs::read_to_string(self.file("helper.log")).unwrap_or_default()
     }
 
-    /// Asks under a uid, with a file's descriptor beside; the last answer.
-    ///
-    /// # Errors
-    /// When the helper goes away.
-    pub async fn ask(&self, uid: u32, request: Value, file: Option<&[u8]>) -> Result<Value> {
-        let file = file.map(|bytes| self.file_of(bytes)).transpose()?;
-        let socket = self.file("helper.sock");
-        tokio::task::spawn_blocking(move || {
-            // A thread of its own: the kernel tells the helper the uid of the thread that connects.
-            std::thread::spawn(move || ask(uid, &socket, &request, file.as_ref()))
-                .join()
-                .map_err(|_| anyhow::anyhow!("it panicked"))?
-        })
-        .await?
-    }
-
-    fn file_of(&self, bytes: &[u8]) -> Result<File> {
-        let path = tempfile::NamedTempFile::new_in(self.folder.path())?;
-        std::fs::write(path.path(), bytes)?;
-        Ok(File::open(path.path())?)
-    }
-
-    /// The services as the reporter tells them.
-    #[must_use]
-    pub fn services(&self) -> Value {
-        json!({ "web": self.service_state() })
-    }
-
-    /// Takes, agrees as root, begins; looks until it is over or `looks` are spent. The file as it stands.
-    ///
-    /// # Errors
-    /// A refusal, or the helper goes away.
-    pub async fn apply(&self, file: &[u8]) -> Result<Value> {
-        let taken = self.ask(0, json!({"verb": "take", "offer_id": null}), Some(file)).await?;
-        let sha256 = sha256_of(&taken)?;
-        if taken["step"] == "awaiting_consent" {
-            self.ask(0, json!({"verb": "consent", "sha256": sha256, "code": null}), None).await?;
-        }
-        let order = json!({"verb": "proceed", "sha256": sha256, "now": true, "services": self.services()});
-        let begun = self.ask(0, order, None).await?;
-        sha256_of(&begun)?;
-        self.follow(&sha256).await
-    }
-
-    /// Looks at the service as the reporter does, until the file is over.
-    ///
-    /// # Errors
-    /// When it doesn't end.
-    pub async fn follow(&self, sha256: &str) -> Result<Value> {
-        eventually("the patch to end", SOON, async || {
-            self.ask(REPORTER, json!({"verb": "health", "services": self.services()}), None).await?;
-            let file = self.known(sha256).await?;
-            let over = !matches!(file["step"].as_str(), Some("probation" | "applying"));
-            Ok(over.then_some(file))
-        })
-        .await
-    }
-
-    /// A file as the helper lists it.
-    ///
-    /// # Errors
-    /// When it doesn't.
-    pub async fn known(&self, sha256: &str) -> Result<Value> {
-        let list = self.ask(0, json!({"verb": "list"}), None).await?;
-        let files = list.as_array().cloned().unwrap_or_default();
-        files.into_iter().find(|file| file["sha256"] == sha256).with_context(|| format!("{sha256} is not listed: {list}"))
-    }
-
-    /// The version that the helper says to be installed.
-    ///
-    /// # Errors
-    /// When it doesn't.
-    pub async fn version(&self) -> Result<String> {
-        let told = self.ask(0, json!({"verb": "installed"}), None).await?;
-        Ok(told["version"].as_str().with_context(|| told.to_string())?.to_owned())
-    }
-
-    /// Wholly the old tree or wholly the one of `new` (version and tree hash), running, and told so.
-    ///
-    /// # Errors
-    /// Says what is not so.
-    pub async fn judge(&self, new: (&str, &str)) -> Result<&'static str> {
-        let current = std::fs::canonicalize(self.disk.join("tree/current"))?;
-        let found = tree_hash(&current)?;
-        let version = self.version().await?;
-        let runs = self.running();
-        let which = match (version.as_str(), &found) {
-            ("2.0.0", found) if *found == self.old_tree => "old",
-            (version, found) if version == new.0 && *found == new.1 => "new",
-            _ => bail!("{version} is told, {} lies there with the tree hash {found}", current.display()),
-        };
-        ensure!(runs.as_ref() == Some(&current.join("bin/web")), "{runs:?} runs, {} is current", current.display());
-        Ok(which)
-    }
-
-    /// The bytes of the helper's memory.
-    ///
-    /// # Errors
-    /// When it can't be read.
-    pub fn memory(&self) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
-        let mut found = BTreeMap::new();
-        for slot in ["state.0", "state.1"] {
-            let path = self.disk.join("helper-state").join(slot);
-            if path.exists() {
-                found.insert(path.clone(), std::fs::read(path)?);
-            }
-        }
-        Ok(found)
-    }
-
     /// The folder of the tree.
     #[must_use]
     pub fn tree(&self) -> PathBuf {
@@ -340,52 +185,5 @@ impl Drop for PatchBox {
     fn drop(&mut self) {
         self.kill();
         drop(self.stop_service());
-    }
-}
-
-/// The hash that an answer names; a refusal is an error.
-///
-/// # Errors
-/// The answer itself.
-pub fn sha256_of(answer: &Value) -> Result<String> {
-    Ok(answer["sha256"].as_str().with_context(|| format!("no file but {answer}"))?.to_owned())
-}
-
-fn ask(uid: u32, socket: &Path, request: &Value, file: Option<&File>) -> Result<Value> {
-    if uid != 0 {
-        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(uid))?;
-    }
-    let stream = UnixStream::connect(socket).context("the helper's socket")?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    let line = format!("{request}\n");
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut beside = SendAncillaryBuffer::new(&mut space);
-    let files = file.map(|file| [file.as_fd()]);
-    if let Some(files) = &files {
-        beside.push(SendAncillaryMessage::ScmRights(files));
-    }
-    let sent = sendmsg(&stream, &[IoSlice::new(line.as_bytes())], &mut beside, SendFlags::NOSIGNAL)?;
-    ensure!(sent == line.len(), "a short line");
-    let mut reader = BufReader::new(stream);
-    loop {
-        let mut line = String::new();
-        ensure!(reader.read_line(&mut line)? > 0, "the helper went away");
-        let answer: Value = serde_json::from_str(&line)?;
-        if answer["answer"] != "progress" {
-            return Ok(flat(answer));
-        }
-    }
-}
-
-/// The content of an answer, with its kind under `answer` where it is an object.
-fn flat(mut answer: Value) -> Value {
-    let mut with = answer["with"].take();
-    match &mut with {
-        Value::Object(object) => {
-            object.insert("answer".into(), answer["answer"].take());
-            with
-        }
-        Value::Null => answer,
-        _ => with,
     }
 }

@@ -1,10 +1,9 @@
 //! The vendor's release engineers: they hold the offline keys, pack and sign, and put what is signed into the collector's repository.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use mainstay_patchkit::archive::pack;
 use mainstay_patchkit::authoring::{Named, PublicKey, RootText, Signers, TargetsText};
 use mainstay_patchkit::file::Header;
 use mainstay_patchkit::manifest::{Body, Manifest};
@@ -14,6 +13,7 @@ use semver::Version;
 use serde_json::Value;
 
 use crate::collector::Collector;
+use crate::packing::Packing;
 
 const ROOT: &[u8] = &[1, 2, 3];
 const TARGETS: &[u8] = &[11, 12, 13];
@@ -88,6 +88,19 @@ impl Vendor {
         Ok(role)
     }
 
+    /// Publishes a patch of the product to `to`; its file's name.
+    ///
+    /// # Errors
+    /// When it can't be signed or written.
+    pub fn publish_patch(&mut self, to: Version, packing: &Packing) -> Result<String> {
+        let mut manifest = tree_patch(to, &packing.packed);
+        if let Body::Patch(patch) = &mut manifest.body {
+            // A bad version goes back sooner than customers would see it.
+            patch.health.deadline_s = 15;
+        }
+        self.publish(&manifest, &packing.bytes)
+    }
+
     /// Signs a manifest with its payload; publishes the file, and tells its name.
     ///
     /// # Errors
@@ -113,31 +126,9 @@ impl Vendor {
         Ok((manifest.file_name(), whole(&header, payload)?))
     }
 
-    /// A patch of the product to `to` that brings these files (path and text).
-    ///
-    /// # Errors
-    /// When it can't be packed.
-    pub fn patch(to: Version, files: &[(&str, &[u8])]) -> Result<(Manifest, Vec<u8>)> {
-        let folder = tempfile::tempdir()?;
-        for (path, bytes) in files {
-            write_below(folder.path(), path, bytes)?;
-        }
-        let mut payload = Vec::new();
-        let packed = pack(folder.path(), 3, &mut payload)?;
-        Ok((tree_patch(to, &packed), payload))
-    }
-
     /// An action that runs a program.
     #[must_use]
     pub fn action(name: &str, argv: &[&str]) -> Manifest {
         program_action(name, argv)
     }
-}
-
-fn write_below(folder: &Path, path: &str, bytes: &[u8]) -> Result<()> {
-    let path = folder.join(path);
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    Ok(std::fs::write(path, bytes)?)
 }

@@ -38,6 +38,8 @@ pub(crate) struct Fetching {
     pub(crate) settings: PatchSettings,
     /// Monotonic time.
     pub(crate) time: TimeSource,
+    /// Threads for the disk.
+    pub(crate) aside: Aside,
 }
 
 /// Fetches until `stop`.
@@ -48,7 +50,7 @@ pub(crate) async fn run(fetching: Fetching, stop: StopSignal) -> anyhow::Result<
     let uplink = Arc::clone(&fetching.uplink);
     let metadata =
         Metadata { uplink, root: fetching.settings.root.clone(), dir: fetching.desk.keeper.dir().with_file_name("tuf") };
-    let mut story = Story { fetching, metadata, refreshed: None, aside: Aside::default(), backoff: Backoff::default() };
+    let mut story = Story { fetching, metadata, refreshed: None, backoff: Backoff::default() };
     let pause = Pause::new();
     loop {
         let wait = tokio::select! {
@@ -68,7 +70,6 @@ struct Story {
     metadata: Metadata,
     /// When the metadata was last found good, monotonic.
     refreshed: Option<Duration>,
-    aside: Aside,
     backoff: Backoff,
 }
 
@@ -104,7 +105,7 @@ impl Story {
         if !self.metadata.root.exists() && self.fetching.desk.keeper.book().offers.is_empty() {
             return false;
         }
-        match self.metadata.refresh(&self.aside, self.fetching.uplink.clock().now()).await {
+        match self.metadata.refresh(&self.fetching.aside, self.fetching.uplink.clock().now()).await {
             Ok(fresh_until) => {
                 tracing::info!(?fresh_until, "the vendor's metadata is current");
                 self.refreshed = Some(self.fetching.time.monotonic());
@@ -119,7 +120,7 @@ impl Story {
 
     async fn limits(&self) -> Limits {
         let dir = self.fetching.desk.keeper.dir().to_owned();
-        let free_bytes = self.aside.run("the disk of patches", STAT, move || free_bytes(&dir)).await.ok().flatten();
+        let free_bytes = self.fetching.aside.run("the disk of patches", STAT, move || free_bytes(&dir)).await.ok().flatten();
         Limits { max_bytes: self.fetching.settings.max_bytes, free_bytes }
     }
 
@@ -131,11 +132,11 @@ impl Story {
 
     async fn fetch(&mut self, mut held: Held) -> Duration {
         let (points, mut moved) = watch::channel(Point::default());
-        let Fetching { desk, uplink, settings, time } = &self.fetching;
+        let Fetching { desk, uplink, settings, time, aside } = &self.fetching;
         let (offer, progress) = (held.offer.clone(), desk.progress.clone());
         let download = Download {
             uplink,
-            aside: &self.aside,
+            aside,
             time,
             path: desk.keeper.file_of(&offer.offer_id),
             max_kib_per_s: settings.max_kib_per_s,

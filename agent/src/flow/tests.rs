@@ -245,9 +245,14 @@ async fn the_poll_learns_of_a_restore_too() {
     bench.deliver().await;
     bench.memory.lock().unwrap().epoch = CollectorEpoch::random(&SystemRandom::new());
     let (_life, stop) = unstopped();
+    let restated = async {
+        while bench.spool.stats().fault_records == 0 {
+            bench.spool.pushed().await;
+        }
+    };
     tokio::select! {
         ended = poll::run(bench.polling(), stop) => panic!("{ended:?}"),
-        () = bench.spool.pushed() => {}
+        () = restated => {}
         () = tokio::time::sleep(DEADLINE) => panic!("nothing was restated"),
     }
     assert_eq!(bench.spool.stats().fault_records, 1);

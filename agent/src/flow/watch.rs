@@ -57,6 +57,8 @@ pub struct Watch {
     pub spool: Spool,
     /// The machine's clocks.
     pub time: TimeSource,
+    /// Threads for what may hang.
+    pub(crate) workers: Workers,
     /// Where the current values are published.
     pub current: watch::Sender<Current>,
     /// "Report now": measures and asks at once, and spools the samples so far.
@@ -76,14 +78,13 @@ pub(crate) async fn run(watch: Watch, stop: impl Future<Output = ()>) -> anyhow:
     let (news_sender, mut news) = mpsc::channel(64);
     let (round_sender, mut rounds) = mpsc::channel(64);
     let mut tasks = JoinSet::new();
-    let workers = Workers::default();
     let sampler = (!watch.safe_mode).then(|| {
         let place = Place::here(watch.time.clone());
-        Sampler::new(watch.config.probes.clone(), watch.clock.clone(), place, workers.clone())
+        Sampler::new(watch.config.probes.clone(), watch.clock.clone(), place, watch.workers.clone())
     });
     let interval = watch.config.probes.interval;
     tasks.spawn(keep_measuring(sampler, watch.time.clone(), interval, news_sender.clone(), nudged.clone()));
-    start_asking(&watch, workers, &mut tasks, &round_sender, &nudged);
+    start_asking(&watch, &mut tasks, &round_sender, &nudged);
     let mut story = Story::begin(watch);
     tokio::pin!(stop);
     loop {
@@ -115,12 +116,11 @@ pub(crate) async fn run(watch: Watch, stop: impl Future<Output = ()>) -> anyhow:
 
 fn start_asking(
     watch: &Watch,
-    workers: Workers,
     tasks: &mut JoinSet<()>,
     rounds: &mpsc::Sender<ServiceRound>,
     nudged: &tokio::sync::watch::Receiver<u64>,
 ) {
-    let checker = Arc::new(Checker::here(watch.time.clone(), watch.clock.clone(), workers));
+    let checker = Arc::new(Checker::here(watch.time.clone(), watch.clock.clone(), watch.workers.clone()));
     let services = &watch.config.services;
     let step = SPREAD / u32::try_from(services.len().max(1)).unwrap_or(u32::MAX);
     let mut delay = Duration::ZERO;

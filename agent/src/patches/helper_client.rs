@@ -52,9 +52,9 @@ pub(crate) struct HelperClient {
 }
 
 impl HelperClient {
-    /// The helper at `socket`.
-    pub(crate) fn at(socket: PathBuf) -> Self {
-        Self { socket, aside: Aside::default() }
+    /// The helper at `socket`, asked on a thread of `aside`.
+    pub(crate) fn at(socket: PathBuf, aside: Aside) -> Self {
+        Self { socket, aside }
     }
 
     /// Asks; what it says before its last answer is shown in `progress`.

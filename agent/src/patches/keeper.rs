@@ -27,18 +27,18 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Opens the folder `patches` in `state_dir`.
+    /// Opens the folder `patches` in `state_dir`; writes on a thread of `aside`.
     ///
     /// # Errors
     /// When the folder can't be made.
-    pub(crate) fn open(state_dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(state_dir: &Path, aside: Aside) -> anyhow::Result<Self> {
         let dir = state_dir.join("patches");
         atomic_file::private_dir(&dir)?;
         let book = read(&path_in(&dir)).unwrap_or_else(|error| {
             tracing::warn!("the book of offers is begun anew: {error:#}");
             Book::default()
         });
-        Ok(Self { dir, aside: Aside::default(), book: Arc::new(Mutex::new(book)), writing: Arc::default() })
+        Ok(Self { dir, aside, book: Arc::new(Mutex::new(book)), writing: Arc::default() })
     }
 
     /// The folder, in which the files lie too.

@@ -4,6 +4,7 @@ use mainstay_shared::directive::Ask;
 use mainstay_shared::patch::{Decision, Offer, PatchKind, PatchStep};
 
 use super::*;
+use crate::probes::aside::Aside;
 
 const MIB: u64 = 1 << 20;
 
@@ -114,16 +115,16 @@ fn a_flood_of_offers_is_bounded() {
 #[tokio::test]
 async fn the_book_is_there_after_a_restart_and_a_damaged_one_is_begun_anew() {
     let dir = tempfile::tempdir().unwrap();
-    let keeper = Keeper::open(dir.path()).unwrap();
+    let keeper = Keeper::open(dir.path(), Aside::default()).unwrap();
     keeper.change(|book| book.hear("d", &Ask::Offered(offer('1')))).await.unwrap();
     std::fs::write(keeper.file_of(&offer('1').offer_id), "part").unwrap();
     std::fs::write(keeper.file_of(&offer('2').offer_id), "left over").unwrap();
-    let again = Keeper::open(dir.path()).unwrap();
+    let again = Keeper::open(dir.path(), Aside::default()).unwrap();
     assert_eq!(again.book(), keeper.book());
     again.tidy();
     assert!(again.file_of(&offer('1').offer_id).exists() && !again.file_of(&offer('2').offer_id).exists());
     std::fs::write(dir.path().join("patches/book.json"), "{torn").unwrap();
-    assert_eq!(Keeper::open(dir.path()).unwrap().book(), Book::default());
+    assert_eq!(Keeper::open(dir.path(), Aside::default()).unwrap().book(), Book::default());
 }
 
 #[test]

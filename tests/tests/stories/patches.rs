@@ -5,10 +5,12 @@ use anyhow::{Context as _, Result};
 use e2e::collector::{Collector, MailWay, Settings};
 use e2e::database::Engine;
 use e2e::desk::Desk;
-use e2e::patched_box::{PatchedBox, Say};
+use e2e::packing::packing;
+use e2e::patch_box::PatchBox;
 use e2e::patience::{A_WHILE, eventually};
 use e2e::scripted_mail::{Mood, ScriptedMailServer};
 use e2e::vendor::Vendor;
+use mainstay_patchkit::sample::tree_patch;
 use reqwest::Client;
 use ring::rand::SecureRandom as _;
 use semver::Version;
@@ -21,13 +23,13 @@ struct Play {
     scene: Scene,
     vendor: Vendor,
     post: ScriptedMailServer,
-    patched: PatchedBox,
+    patched: PatchBox,
     appliance: String,
     engineer: Desk,
 }
 
 impl Play {
-    async fn begins(say: Say) -> Result<Self> {
+    async fn begins(helper: &str, patches: &str) -> Result<Self> {
         let post = ScriptedMailServer::start(Mood::Accepts).await?;
         let mail = Some(MailWay { port: post.port(), ca_file: None });
         let settings = Settings { mail, releases: true, ..Settings::default() };
@@ -38,7 +40,7 @@ impl Play {
         let scene = Scene { desk: Desk::of(&collector).await?, collector };
         let lin = scene.collector.account("lin", "system_engineer").await?;
         let engineer = Desk::of_account(&scene.collector.web_url(), &lin).await?;
-        let patched = PatchedBox::running(&scene.collector.join_string(&[]).await?, &vendor.root, say).await?;
+        let patched = PatchBox::enrolled(&scene.collector.join_string(&[]).await?, &vendor.root, helper, patches).await?;
         let mut play = Self { scene, vendor, post, patched, appliance: String::new(), engineer };
         play.appliance = eventually("the box to say what runs on it", A_WHILE, async || {
             let boxes = play.scene.desk.list("/appliances").await?;
@@ -49,21 +51,13 @@ impl Play {
             Ok((told["installed"]["version"] == "2.0.0").then(|| id.to_owned()))
         })
         .await
-        .with_context(|| play.logs())?;
+        .with_context(|| play.patched.logs())?;
         Ok(play)
     }
 
-    fn logs(&self) -> String {
-        format!("agent:\n{}\nhelper:\n{}", self.patched.agent.log_text(), self.patched.helper_log())
-    }
-
-    /// Publishes a version whose service answers, or doesn't; the file's name.
-    async fn publishes(&mut self, version: Version, state: &str, ballast: usize) -> Result<String> {
-        // What no packer makes smaller.
-        let mut noise = vec![0; ballast];
-        ring::rand::SystemRandom::new().fill(&mut noise).map_err(|_| anyhow::anyhow!("no randomness"))?;
-        let (manifest, payload) = Vendor::patch(version, &[("state", state.as_bytes()), ("ballast", &noise)])?;
-        let file = self.vendor.publish(&manifest, &payload)?;
+    /// Publishes a version; the file's name. Its service answers unless `content` begins with `broken`.
+    async fn publishes(&mut self, version: Version, content: &[u8]) -> Result<String> {
+        let file = self.vendor.publish_patch(version, &packing("/bin/sleep", content)?)?;
         self.is_listed(&file).await?;
         Ok(file)
     }
@@ -92,7 +86,7 @@ impl Play {
             Ok(offers.into_iter().find(|one| one["offer_id"] == offer && one["state"] == state))
         })
         .await
-        .with_context(|| format!("{seen:#}\n{}", self.logs()))
+        .with_context(|| format!("{seen:#}\n{}", self.patched.logs()))
     }
 
     /// The page that the mail of the newest offer leads to.
@@ -124,8 +118,8 @@ impl Play {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_patch_approved_at_its_link_with_the_boxs_code_is_installed_and_a_bad_one_goes_back_by_itself() -> Result<()> {
-    let mut play = Play::begins(Say::default()).await?;
-    let file = play.publishes(Version::new(2, 1, 0), "good", 1000).await?;
+    let mut play = Play::begins("", "").await?;
+    let file = play.publishes(Version::new(2, 1, 0), b"new").await?;
     let offer = Play::offer_id(&play.offers(&file).await?)?;
     let link = play.link().await?;
     let code = play.patched.code("patch").await?;
@@ -137,22 +131,19 @@ async fn a_patch_approved_at_its_link_with_the_boxs_code_is_installed_and_a_bad_
         let offer = play.offer_stands(&offer, "awaiting_consent").await?;
         Ok((offer["reason"] == "wrong_code").then_some(offer))
     });
-    told.await.with_context(|| play.logs())?;
-    assert_eq!(play.patched.runs("state")?, "good");
-    assert!(play.patched.runs("ballast").is_err(), "a wrong code changes nothing");
+    told.await.with_context(|| play.patched.logs())?;
+    assert_eq!(play.patched.content()?, "old", "a wrong code changes nothing");
 
     let said = play.types(&link, "approve", &[("offer", &offer), ("code", &code)]).await?;
     play.offer_stands(&offer, "done").await.context(said)?;
-    assert!(play.patched.runs("ballast").is_ok(), "the new version runs");
+    assert_eq!(play.patched.content()?, "new", "the new version runs");
 
-    let bad = play.publishes(Version::new(2, 2, 0), "bad", 10).await?;
+    let bad = play.publishes(Version::new(2, 2, 0), b"broken").await?;
     let offer = Play::offer_id(&play.offers(&bad).await?)?;
-    let listed =
-        eventually("the bad version to wait on the box", A_WHILE, async || Ok(play.patched.waiting("patch").await?.pop()));
-    let sha256 = listed.await?["sha256"].as_str().context("a hash")?.to_owned();
+    let sha256 = play.patched.waits("patch").await?["sha256"].as_str().context("a hash")?.to_owned();
     play.patched.administrator(&["patch", "apply", &sha256[..12]]).await?;
     play.offer_stands(&offer, "rolled_back").await?;
-    assert_eq!(play.patched.runs("state")?, "good", "the version before runs");
+    assert_eq!(play.patched.content()?, "new", "the version before runs");
     eventually("one ticket about the patch", A_WHILE, async || Ok((!play.scene.desk.tickets().await?.is_empty()).then_some(())))
         .await?;
     let again = play.offers(&bad).await?;
@@ -162,19 +153,21 @@ async fn a_patch_approved_at_its_link_with_the_boxs_code_is_installed_and_a_bad_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_box_that_is_cut_off_in_the_middle_of_a_file_goes_on_where_it_was() -> Result<()> {
-    let say = Say { patch: "automatic", max_kib_per_s: 1024, ..Say::default() };
-    let mut play = Play::begins(say).await?;
-    let file = play.publishes(Version::new(2, 1, 0), "good", 8 << 20).await?;
+    let mut play = Play::begins("[consent]\npatch = \"automatic\"", "max_kib_per_s = 1024").await?;
+    // What no packer makes smaller.
+    let mut noise = vec![0; 8 << 20];
+    ring::rand::SystemRandom::new().fill(&mut noise).map_err(|_| anyhow::anyhow!("no randomness"))?;
+    let file = play.publishes(Version::new(2, 1, 0), &noise).await?;
     let before = play.scene.collector.link.bytes_passed();
     let offer = Play::offer_id(&play.offers(&file).await?)?;
     eventually("a part of it to be here", A_WHILE, async || {
         Ok((play.scene.collector.link.bytes_passed() > before + (3 << 20)).then_some(()))
     })
     .await
-    .with_context(|| play.logs())?;
+    .with_context(|| play.patched.logs())?;
     play.scene.collector.link.cut();
-    play.patched.agent.kill()?;
-    play.patched.agent.start()?;
+    play.patched.agent()?.kill()?;
+    play.patched.agent()?.start()?;
     play.scene.collector.link.restore();
     play.offer_stands(&offer, "done").await?;
     let passed = play.scene.collector.link.bytes_passed() - before;
@@ -184,16 +177,16 @@ async fn a_box_that_is_cut_off_in_the_middle_of_a_file_goes_on_where_it_was() ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_carried_on_a_stick_is_installed_and_its_receipt_tells_the_vendor() -> Result<()> {
-    let mut play = Play::begins(Say::default()).await?;
-    let (manifest, payload) = Vendor::patch(Version::new(2, 1, 0), &[("state", b"good"), ("new", b"yes")])?;
-    let (name, bytes) = play.vendor.signed(&manifest, &payload)?;
+    let mut play = Play::begins("", "").await?;
+    let new = packing("/bin/sleep", b"new")?;
+    let (name, bytes) = play.vendor.signed(&tree_patch(Version::new(2, 1, 0), &new.packed), &new.bytes)?;
     play.scene.collector.link.cut();
-    let stick = play.patched.path(&name);
+    let stick = play.patched.file(&name);
     std::fs::write(&stick, bytes)?;
     let applied = play.patched.administrator(&["patch", "apply", &stick.display().to_string(), "--now"]).await?;
-    assert_eq!(applied.code, 0, "{}{}\n{}", applied.stdout, applied.stderr, play.logs());
-    assert_eq!(play.patched.runs("new")?, "yes");
-    let out = play.patched.path("box.mreceipt");
+    assert_eq!(applied.code, 0, "{}{}\n{}", applied.stdout, applied.stderr, play.patched.logs());
+    assert_eq!(play.patched.content()?, "new");
+    let out = play.patched.file("box.mreceipt");
     play.patched.administrator(&["patch", "receipt", "--out", &out.display().to_string()]).await?.good()?;
 
     let receipt: Value = serde_json::from_str(&std::fs::read_to_string(&out)?)?;
@@ -206,8 +199,8 @@ async fn a_file_carried_on_a_stick_is_installed_and_its_receipt_tells_the_vendor
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_action_runs_once_where_the_customer_said_automatic_and_a_patch_waits_where_they_said_local() -> Result<()> {
-    let mut play = Play::begins(Say { action: "automatic", ..Say::default() }).await?;
-    let mark = play.patched.path("mark").display().to_string();
+    let mut play = Play::begins("[consent]\naction = \"automatic\"", "").await?;
+    let mark = play.patched.file("mark").display().to_string();
     let action = Vendor::action("leave-mark-1", &["/bin/sh", "-c", &format!("echo ran >> {mark}")]);
     let file = play.vendor.publish(&action, &[])?;
     play.is_listed(&file).await?;
@@ -215,7 +208,7 @@ async fn an_action_runs_once_where_the_customer_said_automatic_and_a_patch_waits
     play.offer_stands(&offer, "done").await?;
     assert_eq!(std::fs::read_to_string(&mark)?, "ran\n");
 
-    let patch = play.publishes(Version::new(2, 1, 0), "good", 10).await?;
+    let patch = play.publishes(Version::new(2, 1, 0), b"new").await?;
     let offer = Play::offer_id(&play.offers(&patch).await?)?;
     play.offer_stands(&offer, "awaiting_consent").await?;
     let link = play.link().await?;
@@ -223,6 +216,6 @@ async fn an_action_runs_once_where_the_customer_said_automatic_and_a_patch_waits
         play.types(&link, "approve", &[("offer", &offer), ("code", guess)]).await?;
     }
     let code = play.patched.code("patch").await;
-    assert!(play.patched.runs("ballast").is_err(), "nothing changes without the code: {code:?}");
+    assert_eq!(play.patched.content()?, "old", "nothing changes without the code: {code:?}");
     Ok(())
 }

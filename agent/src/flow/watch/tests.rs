@@ -46,6 +46,7 @@ impl Machine {
         let (current, seen) = tokio::sync::watch::channel(Current::default());
         let nudge = Arc::new(Notify::new());
         let watch = Watch {
+            workers: Workers::default(),
             config: Arc::clone(&self.config),
             spool: spool.clone(),
             time: TimeSource::system(),

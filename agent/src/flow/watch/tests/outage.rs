@@ -63,8 +63,16 @@ async fn three_days_without_a_collector_cost_no_memory_and_no_fault_and_end_in_o
     let config = config(dir.path(), 9);
     let clock = ClockReference::default();
     let nudge = Arc::default();
-    let mut story =
-        Story::begin(Watch { config, spool: spool.clone(), time: time.clone(), current, nudge, clock, safe_mode: false });
+    let mut story = Story::begin(Watch {
+        config,
+        spool: spool.clone(),
+        time: time.clone(),
+        current,
+        nudge,
+        clock,
+        safe_mode: false,
+        workers: Workers::default(),
+    });
 
     let (mut after_an_hour_kib, mut most_bytes) = (0, 0);
     let rounds = hours() * 360;
