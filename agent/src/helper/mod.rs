@@ -23,6 +23,7 @@ mod documents;
 mod quarantine;
 mod view;
 mod verbs;
+mod again;
 mod proceed;
 mod lines;
 mod server;
