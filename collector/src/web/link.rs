@@ -11,6 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use mainstay_shared::patch::{Decision, PatchStep};
 use serde::Deserialize;
 
+use super::offers_view::{Step, steps};
 use super::shell::{PageError, PageResult, Said, Shell, back_to, error_page, page, said};
 use super::upload;
 use crate::appliances::Appliance;
@@ -37,6 +38,7 @@ struct BoxRow {
     /// Something was typed and the box has not answered yet.
     waits: bool,
     open: bool,
+    steps: Vec<Step>,
 }
 
 #[derive(Template)]
@@ -128,6 +130,7 @@ fn box_row(w: Words, offer: &OfferRow, appliance: &Appliance, site: String) -> B
         tone,
         waits,
         open: offer.ended_at.is_none() && before,
+        steps: steps(w, offer),
     }
 }
 
