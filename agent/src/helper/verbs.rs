@@ -43,7 +43,7 @@ pub(super) fn refused(code: &str, detail: impl Into<String>) -> Answer {
     Answer::Refused { code: code.to_owned(), detail: detail.into() }
 }
 
-fn refusal(refusal: &Refusal) -> Answer {
+pub(super) fn refusal(refusal: &Refusal) -> Answer {
     refused(refusal.code(), refusal.to_string())
 }
 
@@ -167,6 +167,9 @@ impl Helper {
         match judged.and_then(|verified| self.take_verified(incoming, &verified, offer_id.clone(), who)) {
             Ok(answer) => answer,
             Err(why) => {
+                if let Some(answer) = self.runs_already(incoming, offer_id.as_deref(), &why, who) {
+                    return answer;
+                }
                 tracing::warn!("a file is refused: {why}");
                 self.report_refused(incoming, offer_id, &why);
                 refusal(&why)
@@ -260,7 +263,7 @@ impl Helper {
     }
 
     /// The file as it stands, for `who`.
-    fn told(&self, sha256: &str, who: Speaker) -> Answer {
+    pub(super) fn told(&self, sha256: &str, who: Speaker) -> Answer {
         match self.engine.state().file(sha256) {
             Some(known) => Answer::File(view::file(known, &self.view(), who == Speaker::Root)),
             None => refused("no_such_file", format!("{sha256}: not known here")),
