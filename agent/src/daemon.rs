@@ -66,9 +66,7 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
         time: time.clone(),
         started_at: time.now(),
         safe_mode,
-        help_now: Arc::default(),
     };
-    let help_now = Arc::clone(&facts.help_now);
     let stop = || life.stop_signal();
     let (watching_stop, reporting_stop, polling_stop) = (stop(), stop(), stop());
     let (renewing_stop, alarming_stop, answering_stop) = (stop(), stop(), stop());
@@ -93,8 +91,10 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     life.spawn("report", report::run(reporting, reporting_stop));
     let alarming = Alarming { spool: spool.clone(), contact: contact.clone(), time: time.clone() };
     life.spawn("alarm", alarm::run(alarming, alarming_stop));
-    let patching = Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, checker: &checker, workers };
-    let desk = helper.map(|helper| patching.start(helper, help_now, &mut life)).transpose()?;
+    let patching =
+        Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, checker: &checker, contact: &contact, workers };
+    let desk = helper.map(|helper| patching.start(helper, &mut life)).transpose()?;
+    let patch_news = desk.as_ref().map(|desk| Arc::clone(&desk.help_now));
     let polling = Polling {
         spool,
         uplink: Arc::clone(&uplink),
@@ -108,7 +108,7 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     };
     life.spawn("poll", poll::run(polling, polling_stop));
     life.spawn("renew", renewal::run(Renewing { uplink, contact, state_dir: config.state_dir.clone() }, renewing_stop));
-    life.spawn("local", answer_requests(Answering { state_dir: config.state_dir.clone(), facts }, answering_stop));
+    life.spawn("local", answer_requests(Answering { state_dir: config.state_dir.clone(), facts, patch_news }, answering_stop));
     Ok(life.run().await?)
 }
 
@@ -119,17 +119,19 @@ struct Patches<'a> {
     uplink: &'a Arc<Uplink>,
     time: &'a TimeSource,
     checker: &'a Arc<Checker>,
+    contact: &'a Contact,
     workers: Workers,
 }
 
 impl Patches<'_> {
-    fn start(&self, helper: HelperClient, help_now: Arc<Notify>, life: &mut Lifecycle) -> anyhow::Result<PatchDesk> {
-        let desk = PatchDesk::new(Keeper::open(&self.config.state_dir, Aside::on(self.workers.clone()))?, help_now);
+    fn start(&self, helper: HelperClient, life: &mut Lifecycle) -> anyhow::Result<PatchDesk> {
+        let desk = PatchDesk::new(Keeper::open(&self.config.state_dir, Aside::on(self.workers.clone()))?);
         let patching = Patching {
             desk: desk.clone(),
             helper,
             spool: self.spool.clone(),
             services: self.config.services.clone(),
+            contact: self.contact.clone(),
             checker: Arc::clone(self.checker),
             time: self.time.clone(),
         };

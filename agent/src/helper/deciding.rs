@@ -9,7 +9,7 @@ use mainstay_shared::patch::PatchStep;
 
 use super::disk::io_refusal;
 use super::protocol::Answer;
-use super::rules::MAX_CODE_TRIES;
+use super::rules::{self, MAX_CODE_TRIES};
 use super::state::AgreedBy;
 use super::verbs::{Helper, Speaker, refusal, refused};
 
@@ -39,7 +39,8 @@ impl Helper {
             }
             // Typed at a page, and carried by an agent that may itself live as root: judged all the same.
             (_, Some(typed)) => {
-                let Some(code) = known.code.filter(|_| known.tries < MAX_CODE_TRIES) else {
+                let counts = rules::code_counts(&known, self.engine.state().wrong_codes);
+                let Some(code) = known.code.filter(|_| counts) else {
                     return Err(told("not_allowed", "it is decided on the box alone".into()));
                 };
                 if typed == code {
@@ -48,6 +49,7 @@ impl Helper {
                 let left = format!("{} tries are left", MAX_CODE_TRIES - known.tries - 1);
                 let now = self.engine.now();
                 let counted = self.engine.store.change(|state| {
+                    state.wrong_codes += 1;
                     if let Some(file) = state.file_mut(sha256) {
                         file.tries += 1;
                     }
@@ -71,6 +73,7 @@ impl Helper {
         if waits {
             let now = self.engine.now();
             let changed = self.engine.store.change(|state| {
+                state.wrong_codes = 0;
                 if let Some(file) = state.file_mut(sha256) {
                     file.agreed = Some(agreed);
                     file.code = None;
@@ -87,6 +90,9 @@ impl Helper {
     pub(super) fn refuse(&mut self, sha256: &str, code: Option<&str>, reason: &str, who: Speaker) -> Answer {
         if let Err(answer) = self.may_decide(sha256, code, who) {
             return *answer;
+        }
+        if let Err(error) = self.engine.store.change(|state| state.wrong_codes = 0) {
+            return refusal(&io_refusal(&error));
         }
         let why = Refusal::Customer(clean_text(reason, MAX_TEXT_CHARS));
         self.end_waiting(sha256, why.code(), &clean_text(reason, MAX_TEXT_CHARS));

@@ -1,11 +1,12 @@
 //! The Unix socket between a command and the running agent: one JSON line asks, one JSON line answers.
 //!
-//! Only the agent's own user and root can open it. It answers `status`, `look` and `test`, and hears that the helper was spoken to; nothing
-//! can be changed through it.
+//! Only the agent's own user and root can open it. It answers `status`, `look` and `test`, and is told of patch news; nothing can be changed
+//! through it.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -20,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
 
 use super::status::{Facts, StatusReport};
 use crate::checks::look;
@@ -41,8 +43,8 @@ pub(super) enum Request {
     Status,
     /// Ask every business service now.
     Look,
-    /// Somebody has spoken to the helper: look what became of the files.
-    Patches,
+    /// The administrator had the helper do something: the vendor shall hear of it now.
+    PatchNews,
     /// Send a test message.
     Test {
         /// Who asks.
@@ -78,6 +80,8 @@ pub(crate) struct Answering {
     pub(crate) state_dir: PathBuf,
     /// What `status` shows.
     pub(crate) facts: Facts,
+    /// Has the story of patches look at the helper; none on a box without patches.
+    pub(crate) patch_news: Option<Arc<Notify>>,
 }
 
 fn path_in(state_dir: &Path) -> PathBuf {
@@ -99,8 +103,8 @@ pub(crate) async fn answer_requests(answering: Answering, stop: StopSignal) -> a
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if asked.len() < 8 => {
-                    let facts = answering.facts.clone();
-                    asked.spawn_local(async move { answer(stream, &facts).await });
+                    let (facts, news) = (answering.facts.clone(), answering.patch_news.clone());
+                    asked.spawn_local(async move { answer(stream, &facts, news.as_deref()).await });
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -121,16 +125,18 @@ pub(crate) async fn answer_requests(answering: Answering, stop: StopSignal) -> a
     }
 }
 
-async fn answer(stream: UnixStream, facts: &Facts) -> anyhow::Result<()> {
+async fn answer(stream: UnixStream, facts: &Facts, patch_news: Option<&Notify>) -> anyhow::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     tokio::time::timeout(ASK_TIMEOUT, BufReader::new(read.take(MAX_LINE_BYTES)).read_line(&mut line)).await??;
     let answer = match serde_json::from_str(&line)? {
         Request::Status => serde_json::to_string(&facts.report())?,
         Request::Look => serde_json::to_string(&look(&facts.checker, &facts.services).await)?,
-        Request::Patches => {
-            facts.help_now.notify_one();
-            "null".to_owned()
+        Request::PatchNews => {
+            if let Some(news) = patch_news {
+                news.notify_one();
+            }
+            serde_json::to_string(&())?
         }
         Request::Test { note, no_wait } => match send_test(facts, &note, no_wait).await {
             Ok(answer) => serde_json::to_string(&answer)?,
@@ -180,12 +186,12 @@ pub(super) async fn ask_look(state_dir: &Path) -> std::io::Result<BTreeMap<Strin
     ask(state_dir, &Request::Look, LOOK_TIMEOUT).await
 }
 
-/// Tells the running agent that the helper was spoken to, so that it need not look every minute.
+/// Has the running agent tell the vendor what the helper has done.
 ///
 /// # Errors
-/// When none runs: it looks when it starts.
-pub(super) async fn tell_patches(state_dir: &Path) -> std::io::Result<()> {
-    ask(state_dir, &Request::Patches, ASK_TIMEOUT).await
+/// When none runs, or this user may not ask it: then it tells when it looks by itself.
+pub(super) async fn tell_patch_news(state_dir: &Path) -> std::io::Result<()> {
+    ask(state_dir, &Request::PatchNews, ASK_TIMEOUT).await
 }
 
 /// Has the running agent send a test message.

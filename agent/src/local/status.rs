@@ -48,8 +48,6 @@ pub(crate) struct Facts {
     pub(crate) started_at: UnixMs,
     /// Whether it runs in safe mode.
     pub(crate) safe_mode: bool,
-    /// Calls the story of patches.
-    pub(crate) help_now: Arc<tokio::sync::Notify>,
 }
 
 /// A status as it is told and printed.

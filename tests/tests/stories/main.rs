@@ -20,5 +20,8 @@ mod mail;
 mod keeping;
 mod console;
 mod main_job;
+mod play;
+mod patch_people;
 mod patches;
 mod patch_reports;
+mod own_update;

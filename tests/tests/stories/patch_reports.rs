@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use semver::Version;
 
-use crate::patches::Play;
+use crate::play::Play;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_box_tells_goes_on_though_its_helper_has_lost_its_memory() -> Result<()> {
