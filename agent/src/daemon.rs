@@ -48,6 +48,7 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     let helper =
         config.patches.enabled.then(|| HelperClient::at(config.patches.helper_socket.clone(), Aside::on(workers.clone())));
     let installed = patch::installed(helper.as_ref()).await;
+    let product = installed.as_ref().map(|installed| installed.product.clone());
     // A full lane or disk must not keep the agent from delivering what fills it.
     if let Err(error) = start::announce(&spool, kind, host, (config.declared_services(), installed), time.now()).await {
         tracing::error!("the start could not be recorded: {:#}", anyhow::Error::new(error));
@@ -93,7 +94,7 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     life.spawn("alarm", alarm::run(alarming, alarming_stop));
     let patching =
         Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, checker: &checker, contact: &contact, workers };
-    let desk = helper.map(|helper| patching.start(helper, &mut life)).transpose()?;
+    let desk = helper.map(|helper| patching.start(helper, product, &mut life)).transpose()?;
     let patch_news = desk.as_ref().map(|desk| Arc::clone(&desk.help_now));
     let polling = Polling {
         spool,
@@ -124,7 +125,7 @@ struct Patches<'a> {
 }
 
 impl Patches<'_> {
-    fn start(&self, helper: HelperClient, life: &mut Lifecycle) -> anyhow::Result<PatchDesk> {
+    fn start(&self, helper: HelperClient, product: Option<String>, life: &mut Lifecycle) -> anyhow::Result<PatchDesk> {
         let desk = PatchDesk::new(Keeper::open(&self.config.state_dir, Aside::on(self.workers.clone()))?);
         let patching = Patching {
             desk: desk.clone(),
@@ -143,6 +144,7 @@ impl Patches<'_> {
             uplink: Arc::clone(self.uplink),
             settings,
             time,
+            product,
             aside: Aside::on(self.workers.clone()),
         };
         let stop = life.stop_signal();

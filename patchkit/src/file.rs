@@ -67,6 +67,16 @@ impl Header {
         Ok([MAGIC.as_slice(), &length.to_be_bytes(), &json].concat())
     }
 
+    /// Of a file in memory.
+    ///
+    /// # Errors
+    /// [`Refusal::Format`] when it does not begin as one.
+    pub fn of(bytes: &[u8]) -> Result<Self, Refusal> {
+        let end = bytes.first_chunk().and_then(payload_offset).and_then(|end| usize::try_from(end).ok());
+        let json = end.and_then(|end| bytes.get(START_BYTES..end));
+        Self::read(json.ok_or_else(|| Refusal::Format("it does not begin with a whole header".into()))?)
+    }
+
     fn read(json: &[u8]) -> Result<Self, Refusal> {
         let text: HeaderText = serde_json::from_slice(json).map_err(|error| Refusal::Format(format!("header: {error}")))?;
         if text.roots.len() > MAX_ROOTS {

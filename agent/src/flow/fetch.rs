@@ -38,6 +38,8 @@ pub(crate) struct Fetching {
     pub(crate) settings: PatchSettings,
     /// Monotonic time.
     pub(crate) time: TimeSource,
+    /// The product whose withdrawals concern this box; none: it has no helper.
+    pub(crate) product: Option<String>,
     /// Threads for the disk.
     pub(crate) aside: Aside,
 }
@@ -48,8 +50,12 @@ pub(crate) struct Fetching {
 /// None so far: every failure is tried again or given up.
 pub(crate) async fn run(fetching: Fetching, stop: StopSignal) -> anyhow::Result<()> {
     let uplink = Arc::clone(&fetching.uplink);
-    let metadata =
-        Metadata { uplink, root: fetching.settings.root.clone(), dir: fetching.desk.keeper.dir().with_file_name("tuf") };
+    let metadata = Metadata {
+        uplink,
+        root: fetching.settings.root.clone(),
+        dir: fetching.desk.keeper.dir().with_file_name("tuf"),
+        product: fetching.product.clone(),
+    };
     let mut story = Story { fetching, metadata, refreshed: None, backoff: Backoff::default() };
     let pause = Pause::new();
     loop {
@@ -106,14 +112,41 @@ impl Story {
             return false;
         }
         match self.metadata.refresh(&self.fetching.aside, self.fetching.uplink.clock().now()).await {
-            Ok(fresh_until) => {
-                tracing::info!(?fresh_until, "the vendor's metadata is current");
+            Ok(current) => {
+                tracing::info!(fresh_until = ?current.fresh_until, "the vendor's metadata is current");
+                self.look_for_withdrawals(&current.documents).await;
                 self.refreshed = Some(self.fetching.time.monotonic());
                 true
             }
             Err(error) => {
                 tracing::warn!("the vendor's metadata is not current, offered files wait: {error:#}");
                 false
+            }
+        }
+    }
+
+    /// A withdrawal counts on a box to which nothing was offered too: the file may come by a stick. Each file is looked at once.
+    async fn look_for_withdrawals(&self, documents: &[(String, String)]) {
+        let desk = &self.fetching.desk;
+        for (name, manifest_sha256) in documents {
+            // Signed by the vendor, and yet a part of a path here.
+            let is_hash = manifest_sha256.len() == 64 && manifest_sha256.bytes().all(|c| c.is_ascii_hexdigit());
+            if !is_hash || desk.keeper.book().has_seen(manifest_sha256) {
+                continue;
+            }
+            let found = match self.metadata.withdrawal(name).await {
+                Ok(found) => found,
+                Err(error) => return tracing::warn!("withdrawals are looked for again later: {error:#}"),
+            };
+            if let Some(bytes) = &found
+                && let Err(error) = desk.keeper.lay_withdrawal(manifest_sha256, bytes.clone()).await
+            {
+                return tracing::error!("a withdrawal can't be written: {error:#}");
+            }
+            desk.keep(|book| book.saw(manifest_sha256, found.is_some())).await;
+            if found.is_some() {
+                tracing::info!(name, "a withdrawal is here");
+                desk.help_now.notify_one();
             }
         }
     }
@@ -137,7 +170,7 @@ impl Story {
 
     async fn fetch(&mut self, mut held: Held) -> Duration {
         let (points, mut moved) = watch::channel(Point::default());
-        let Fetching { desk, uplink, settings, time, aside } = &self.fetching;
+        let Fetching { desk, uplink, settings, time, aside, .. } = &self.fetching;
         let (offer, progress) = (held.offer.clone(), desk.progress.clone());
         let download = Download {
             uplink,

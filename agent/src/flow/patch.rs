@@ -155,6 +155,7 @@ enum Begun {
 impl Patching {
     /// Everything that is to be done now; how long until the next round, if nobody calls before.
     async fn round(&self) -> Result<Duration, Trouble> {
+        self.hand_withdrawals_over().await?;
         self.hand_over().await?;
         let files = self.files().await?;
         self.carry_words(&files).await?;
@@ -221,6 +222,26 @@ impl Patching {
                 _ => {
                     self.desk.keep(|book| book.with(&offer.offer_id, |held| held.stage = Stage::Handed)).await;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Withdrawals go to the helper, which judges them as it does every file.
+    async fn hand_withdrawals_over(&self) -> Result<(), Trouble> {
+        let keeper = &self.desk.keeper;
+        for manifest_sha256 in keeper.book().withdrawals {
+            let path = keeper.withdrawal_of(&manifest_sha256);
+            if let Ok(file) = std::fs::File::open(&path) {
+                let request = Request::Take { offer_id: None };
+                match self.helper.ask(request, Some(file), Limit::Taking, &self.desk.progress).await? {
+                    Answer::Refused { code, .. } if matches!(code.as_str(), "busy" | "not_allowed") => continue,
+                    Answer::Refused { code, detail } => tracing::warn!(code, detail, "the helper refuses a withdrawal"),
+                    _ => tracing::info!("the helper has a withdrawal"),
+                }
+            }
+            if self.desk.keep(|book| book.withdrawals.retain(|waits| *waits != manifest_sha256)).await {
+                std::fs::remove_file(&path).ok();
             }
         }
         Ok(())

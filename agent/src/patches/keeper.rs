@@ -84,6 +84,21 @@ impl Keeper {
         others.filter_map(|file| file.metadata().ok()).map(|found| found.len()).sum()
     }
 
+    /// Where a withdrawal lies until the helper has it.
+    pub(crate) fn withdrawal_of(&self, manifest_sha256: &str) -> PathBuf {
+        self.dir.join(format!("{manifest_sha256}.withdrawal"))
+    }
+
+    /// Lays it there, durably.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) async fn lay_withdrawal(&self, manifest_sha256: &str, bytes: Vec<u8>) -> anyhow::Result<()> {
+        let path = self.withdrawal_of(manifest_sha256);
+        let written = self.aside.run("patches/withdrawal", LIMIT, move || atomic_file::write_private(&path, &bytes)).await;
+        written.context("a withdrawal")?
+    }
+
     /// Removes files that belong to no offer held, or that the helper has copied.
     pub(crate) fn tidy(&self) {
         let book = self.book();

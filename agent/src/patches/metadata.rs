@@ -8,8 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mainstay_patchkit::file::Header;
+use mainstay_patchkit::manifest::Manifest;
 use mainstay_patchkit::online::{Client, Repository, Store, Unreachable};
 use mainstay_shared::api::PATH_REPOSITORY;
+use mainstay_shared::patch::PatchKind;
 use mainstay_shared::time_source::UnixMs;
 
 use crate::probes::aside::Aside;
@@ -18,6 +21,8 @@ use crate::uplink::{Outcome, Uplink};
 const LIMIT: Duration = Duration::from_secs(600);
 /// A root has a few kilobytes.
 const MAX_ROOT_BYTES: u64 = 1 << 20;
+/// A file without a payload is its header.
+const MAX_DOCUMENT_BYTES: usize = 5 << 20;
 
 /// What following the repository needs.
 #[derive(Clone)]
@@ -28,6 +33,17 @@ pub(crate) struct Metadata {
     pub(crate) root: PathBuf,
     /// Where what is trusted is kept.
     pub(crate) dir: PathBuf,
+    /// Whose withdrawals are looked for; none: this box has no helper.
+    pub(crate) product: Option<String>,
+}
+
+/// What the vendor's metadata says now.
+#[derive(Debug, Default)]
+pub(crate) struct Current {
+    /// Until when it counts as fresh.
+    pub(crate) fresh_until: Option<UnixMs>,
+    /// Files of the product without a payload, with the SHA-256 of their manifests: a withdrawal is one of them.
+    pub(crate) documents: Vec<(String, String)>,
 }
 
 /// The repository over our own way out.
@@ -55,24 +71,56 @@ impl Repository for Ours {
 }
 
 impl Metadata {
-    /// Brings it up to date; until when it counts as fresh.
+    /// Brings it up to date.
     ///
     /// # Errors
     /// What could not be had or is not believed.
-    pub(crate) async fn refresh(&self, aside: &Aside, now: UnixMs) -> anyhow::Result<Option<UnixMs>> {
+    pub(crate) async fn refresh(&self, aside: &Aside, now: UnixMs) -> anyhow::Result<Current> {
         let (this, runtime) = (self.clone(), tokio::runtime::Handle::current());
         aside.run("the vendor's metadata", LIMIT, move || runtime.block_on(this.follow(now))).await?
     }
 
-    async fn follow(self, now: UnixMs) -> anyhow::Result<Option<UnixMs>> {
+    /// A file of the repository that is small; none if it is not for this appliance, or is no withdrawal.
+    ///
+    /// # Errors
+    /// When it can't be had now.
+    pub(crate) async fn withdrawal(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        let mut body = match self.uplink.fetch(&format!("{PATH_REPOSITORY}files/{name}.mpatch"), 0, None).await {
+            Outcome::Sent(body) => body,
+            Outcome::Refused { .. } => return Ok(None),
+            Outcome::RetryAfter { why, .. } | Outcome::NotEnrolled { message: why } | Outcome::Stale { message: why } => {
+                anyhow::bail!("{name}: {why}")
+            }
+        };
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.piece().await.map_err(|why| anyhow::anyhow!("{name}: {why}"))? {
+            bytes.extend_from_slice(piece.as_ref());
+            if bytes.len() > MAX_DOCUMENT_BYTES {
+                return Ok(None);
+            }
+        }
+        Ok(is_withdrawal(&bytes).then_some(bytes))
+    }
+
+    async fn follow(self, now: UnixMs) -> anyhow::Result<Current> {
         let store = Store::open(&self.dir).with_context(|| self.dir.display().to_string())?;
         if !self.dir.join("root.json").exists() {
             store.begin(&shipped(&self.root)?)?;
         }
         let mut client = Client::open(Ours(self.uplink), store)?;
         client.refresh(now).await?;
-        Ok(client.fresh_until())
+        let documents = match &self.product {
+            Some(product) => client.manifests(&Manifest::role_name(product), now).await?,
+            None => Vec::new(),
+        };
+        Ok(Current { fresh_until: client.fresh_until(), documents })
     }
+}
+
+/// What it says of itself: whether it is believed, the helper decides.
+fn is_withdrawal(bytes: &[u8]) -> bool {
+    let manifest = Header::of(bytes).ok().and_then(|header| Manifest::read(&header.manifest).ok());
+    manifest.is_some_and(|manifest| manifest.kind() == PatchKind::Withdrawal)
 }
 
 fn shipped(root: &std::path::Path) -> anyhow::Result<Vec<u8>> {

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 const MAX_OFFERS: usize = 16;
 /// What people typed, and offers taken back, that wait to be told.
 const MAX_WAITING: usize = 32;
+/// Files without payload that are remembered: more than a vendor has signed at a time for one product.
+const MAX_SEEN: usize = 1024;
 /// Ids remembered so that nothing is taken up twice.
 const MAX_IDS: usize = 128;
 
@@ -91,6 +93,10 @@ pub(crate) struct Book {
     pub(crate) taken_back: Vec<String>,
     /// Offers given up, to be told to the helper.
     pub(crate) given_up: Vec<GivenUp>,
+    /// Withdrawals that lie here for the helper, by the SHA-256 of their manifests.
+    pub(crate) withdrawals: Vec<String>,
+    /// Manifests of files without payload that were looked at, by their SHA-256.
+    seen: VecDeque<String>,
     /// The number of the newest report of the helper's that is in the spool.
     pub(crate) last_report: u64,
 }
@@ -107,13 +113,13 @@ impl Book {
                 if self.held(offer_id).is_some_and(|held| held.stage != Stage::Handed) {
                     self.forget(offer_id);
                 } else if self.taken_back.len() < MAX_WAITING && !self.taken_back.contains(offer_id) {
-                    remember(&mut self.over, offer_id);
+                    remember(&mut self.over, offer_id, MAX_IDS);
                     self.taken_back.push(offer_id.clone());
                 }
             }
             Ask::Decided { offer_id, decision, code } => {
                 if !self.heard.iter().any(|id| id == directive) && self.typed.len() < MAX_WAITING {
-                    remember(&mut self.heard, directive);
+                    remember(&mut self.heard, directive, MAX_IDS);
                     let typed = Typed { offer_id: offer_id.clone(), decision: decision.clone(), code: code.clone() };
                     self.typed.push(typed);
                 }
@@ -138,10 +144,27 @@ impl Book {
         });
     }
 
+    /// Whether a file without payload was looked at already.
+    pub(crate) fn has_seen(&self, manifest_sha256: &str) -> bool {
+        self.seen.iter().any(|seen| seen == manifest_sha256)
+    }
+
+    /// It was looked at; a withdrawal lies here for the helper.
+    pub(crate) fn saw(&mut self, manifest_sha256: &str, is_withdrawal: bool) {
+        remember(&mut self.seen, manifest_sha256, MAX_SEEN);
+        if is_withdrawal && !self.withdrawals.iter().any(|waits| waits == manifest_sha256) {
+            self.withdrawals.push(manifest_sha256.to_owned());
+        }
+    }
+
     /// Whether something waits to be told or handed to the helper.
     pub(crate) fn has_words(&self) -> bool {
         let complete = self.offers.iter().any(|held| held.stage == Stage::Complete);
-        complete || !self.typed.is_empty() || !self.taken_back.is_empty() || !self.given_up.is_empty()
+        complete
+            || !self.withdrawals.is_empty()
+            || !self.typed.is_empty()
+            || !self.taken_back.is_empty()
+            || !self.given_up.is_empty()
     }
 
     /// The offer of that id.
@@ -171,7 +194,7 @@ impl Book {
     /// It is over; the same id is not taken up again.
     pub(crate) fn forget(&mut self, offer_id: &str) {
         self.offers.retain(|held| held.offer.offer_id != offer_id);
-        remember(&mut self.over, offer_id);
+        remember(&mut self.over, offer_id, MAX_IDS);
     }
 }
 
@@ -186,12 +209,12 @@ fn longest_word(ask: &Ask) -> usize {
     words.iter().map(|word| word.len()).max().unwrap_or_default()
 }
 
-fn remember(ids: &mut VecDeque<String>, id: &str) {
+fn remember(ids: &mut VecDeque<String>, id: &str, most: usize) {
     if ids.iter().any(|known| known == id) {
         return;
     }
     ids.push_back(id.chars().take(64).collect());
-    if ids.len() > MAX_IDS {
+    if ids.len() > most {
         ids.pop_front();
     }
 }

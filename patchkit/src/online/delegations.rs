@@ -45,6 +45,26 @@ pub(super) async fn locate<R: Repository>(
     Ok(None)
 }
 
+/// The manifests without a payload that `role` has signed: documents and actions.
+pub(super) async fn manifests<R: Repository>(
+    client: &mut Client<R>,
+    role: &str,
+    now: UnixMs,
+) -> Result<Vec<(String, String)>, OnlineError> {
+    let delegated = client.trusted.targets_role("targets").and_then(|targets| targets.delegations.as_ref());
+    let known = delegated.is_some_and(|delegations| delegations.roles.iter().any(|other| other.name == role));
+    if !known || !load(client, role, "targets", now).await? {
+        return Ok(Vec::new());
+    }
+    let Some(targets) = client.trusted.targets_role(role) else { return Ok(Vec::new()) };
+    let alone = targets.targets.iter().filter_map(|(name, target)| {
+        let file = name.strip_suffix(".manifest.json")?;
+        let has_payload = targets.targets.contains_key(&format!("{file}.payload"));
+        (!has_payload).then(|| Some((file.to_owned(), target.hashes.get("sha256")?.clone())))?
+    });
+    Ok(alone.collect())
+}
+
 /// The delegations of `role` that cover `target`, and whether one of them ends the search.
 fn matching(targets: &Targets, role: &str, target: &str) -> Result<(Vec<Step>, bool), OnlineError> {
     let mut children = Vec::new();

@@ -95,6 +95,15 @@ impl<R: Repository> Client<R> {
         delegations::locate(self, target, now).await
     }
 
+    /// Names (without their ending) and SHA-256 (hex) of the manifests that a role below the top targets has signed and that bring no payload.
+    /// After [`Self::refresh`].
+    ///
+    /// # Errors
+    /// As [`Self::refresh`].
+    pub async fn manifests(&mut self, role: &str, now: UnixMs) -> Result<Vec<(String, String)>, OnlineError> {
+        delegations::manifests(self, role, now).await
+    }
+
     /// The version of the trusted root.
     #[must_use]
     pub fn root_version(&self) -> u64 {

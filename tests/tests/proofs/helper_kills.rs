@@ -78,7 +78,7 @@ async fn sweep(seed: u64, whole: bool) -> Result<u64> {
     }
     for call in CALLS {
         let mut when = 1;
-        while when < 400 && point(call, when, &mut dice).await.with_context(|| told(call, when))? {
+        while when < most_of(call) && point(call, when, &mut dice).await.with_context(|| told(call, when))? {
             points += 1;
             // Calls that come often are sampled further on.
             when += 1 + when / 8;
@@ -86,6 +86,11 @@ async fn sweep(seed: u64, whole: bool) -> Result<u64> {
         println!("progress: seed {seed} {call}: {points} kills so far");
     }
     Ok(points)
+}
+
+/// A look at what runs reads the link of every process: a kill in one is like a kill in the next.
+fn most_of(call: &str) -> u64 {
+    if matches!(call, "readlink" | "readlinkat") { 24 } else { 400 }
 }
 
 fn told(call: &str, when: u64) -> String {

@@ -4,6 +4,12 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
+use e2e::packing::packing;
+use e2e::patience::{A_WHILE, eventually};
+use e2e::vendor::Vendor;
+use mainstay_patchkit::crypto::sha256;
+use mainstay_patchkit::manifest::{Body, Manifest, Withdrawal};
+use mainstay_patchkit::sample::tree_patch;
 use semver::Version;
 
 use crate::play::Play;
@@ -43,5 +49,34 @@ async fn a_file_that_the_box_gives_up_is_told_with_its_reason_and_a_refusal_on_t
     play.patched.administrator(&["patch", "refuse", &sha256, "--reason", "not this week"]).await?.good()?;
     let told = play.offer_stands(&offer, "refused").await?;
     assert_eq!(told["reason"], "refused_by_customer", "{told:#}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_withdrawal_counts_on_a_box_to_which_nothing_was_offered() -> Result<()> {
+    let mut play = Play::begins("", "").await?;
+    let new = packing("/bin/sleep", b"new")?;
+    let patch = tree_patch(Version::new(2, 1, 0), &new.packed);
+    let (name, bytes) = play.vendor.signed(&patch, &new.bytes)?;
+    let stick = play.patched.file(&name);
+    fs::write(&stick, bytes)?;
+    let stick = stick.display().to_string();
+    play.patched.administrator(&["patch", "verify", &stick]).await?.good()?;
+
+    let manifests = [hex::encode(sha256(&serde_json::to_vec_pretty(&patch)?))].into();
+    let withdrawal =
+        Manifest { body: Body::Withdrawal(Withdrawal { manifests }), ..Vendor::action("withdrawn-1", &["/bin/true"]) };
+    let file = play.vendor.publish(&withdrawal, &[])?;
+    play.is_listed(&file).await?;
+    // It asks for what is new when it starts, and once a day.
+    play.patched.agent()?.stop().await?;
+    play.patched.agent()?.start()?;
+    let told = eventually("the box to know of the withdrawal", A_WHILE, async || {
+        let told = play.patched.administrator(&["patch", "verify", &stick]).await?;
+        Ok((told.code != 0).then_some(told.stderr))
+    })
+    .await
+    .with_context(|| play.patched.logs())?;
+    assert!(told.contains("(withdrawn)"), "{told}");
     Ok(())
 }
