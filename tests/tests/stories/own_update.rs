@@ -40,16 +40,20 @@ impl Play {
         Ok(Self { collector, desk, engineer, vendor, renewing, appliance })
     }
 
-    /// Publishes a new agent; the file's name and its release's.
-    async fn publishes(&mut self, version: &str, behaves: NewAgent, deadline_s: u32) -> Result<(String, String)> {
-        let (manifest, payload, release) = self.renewing.agent_of(version, behaves, deadline_s)?;
-        let file = self.vendor.publish(&manifest, &payload)?;
-        eventually("the collector to find the file good", A_WHILE, async || {
+    /// Publishes new agents; each file's name and its release's.
+    async fn publishes<const N: usize>(&mut self, agents: [(&str, NewAgent, u32); N]) -> Result<[(String, String); N]> {
+        let mut published = Vec::new();
+        for (version, behaves, deadline_s) in agents {
+            let (manifest, payload, release) = self.renewing.agent_of(version, behaves, deadline_s)?;
+            published.push((self.vendor.publish(&manifest, &payload)?, release));
+        }
+        eventually("the collector to find the files good", A_WHILE, async || {
             let listed = self.collector.command(&["releases", "list"]).await?.stdout;
-            Ok(listed.lines().any(|line| line.contains(&file) && line.contains("good")).then_some(()))
+            let is_good = |file: &str| listed.lines().any(|line| line.contains(file) && line.contains("good"));
+            Ok(published.iter().all(|(file, _)| is_good(file)).then_some(()))
         })
         .await?;
-        Ok((file, release))
+        published.try_into().map_err(|_| anyhow::anyhow!("{N} agents"))
     }
 
     async fn offers(&self, file: &str) -> Result<Value> {
@@ -86,7 +90,8 @@ impl Play {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_new_agent_takes_the_old_ones_place_and_the_next_helper_is_the_new_one() -> Result<()> {
     let mut play = Play::begins().await?;
-    let (file, release) = play.publishes("0.2.0", NewAgent::Good, 60).await?;
+    let agents = [("0.2.0", NewAgent::Good, 60), ("0.1.5", NewAgent::Good, 60)];
+    let [(file, release), (older, _)] = play.publishes(agents).await?;
     play.ends(&file, "done").await?;
     play.everything_runs(&release).await?;
 
@@ -98,7 +103,6 @@ async fn a_good_new_agent_takes_the_old_ones_place_and_the_next_helper_is_the_ne
     assert!(play.desk.tickets().await?.is_empty(), "a planned stop is no fault");
 
     // The new helper refuses an older one, and goes back when root says so.
-    let (older, _) = play.publishes("0.1.5", NewAgent::Good, 60).await?;
     assert_eq!(play.ends(&older, "refused").await?["reason"], "version");
     let back = play.renewing.administrator(&["patch", "rollback"]).await?;
     assert_eq!(back.code, 11, "the product was never patched: {}{}", back.stdout, back.stderr);
@@ -109,26 +113,26 @@ async fn a_good_new_agent_takes_the_old_ones_place_and_the_next_helper_is_the_ne
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_new_agent_goes_back_to_the_old_one_with_one_ticket_and_is_not_offered_again() -> Result<()> {
     let mut play = Play::begins().await?;
-    let table = [
-        ("0.2.0", NewAgent::EndsAtOnce, "unhealthy"),
-        ("0.2.1", NewAgent::Silent, "unhealthy"),
-        ("0.2.2", NewAgent::CutOff, "cannot_reach"),
+    let agents = [
+        ("0.2.0", NewAgent::EndsAtOnce, 3),
+        ("0.2.1", NewAgent::Silent, 3),
+        ("0.2.2", NewAgent::CutOff, 5),
+        ("0.2.3", NewAgent::Good, 60),
     ];
-    for (version, behaves, reason) in table {
-        let (file, _) = play.publishes(version, behaves, 5).await?;
+    let [ends_at_once, silent, cut_off, good] = play.publishes(agents).await?;
+    for ((file, _), reason) in [(ends_at_once, "unhealthy"), (silent, "unhealthy"), (cut_off, "cannot_reach")] {
         let offer = play.ends(&file, "rolled_back").await?;
-        assert_eq!(offer["reason"], reason, "{behaves:?}: {offer:#}");
-        play.everything_runs(SHIPPED).await.with_context(|| format!("{behaves:?}"))?;
+        assert_eq!(offer["reason"], reason, "{file}: {offer:#}");
+        play.everything_runs(SHIPPED).await.with_context(|| file.clone())?;
         let again = play.offers(&file).await?;
-        assert!(again["offer_id"].is_null(), "{behaves:?}: it failed there and is not offered again: {again}");
+        assert!(again["offer_id"].is_null(), "{file}: it failed there and is not offered again: {again}");
     }
     let tickets = play.desk.tickets().await?;
     assert_eq!(tickets.len(), 1, "{tickets:#?}");
     assert!(tickets[0].to_string().contains("mainstay-agent"), "it says what failed: {tickets:#?}");
     // The one that is good is not held up by those before it.
-    let (file, release) = play.publishes("0.2.3", NewAgent::Good, 60).await?;
-    play.ends(&file, "done").await?;
-    play.everything_runs(&release).await
+    play.ends(&good.0, "done").await?;
+    play.everything_runs(&good.1).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,11 +40,14 @@ enum Fate {
     Harmful,
     /// It serves, but does not reach the collector, which the old one does.
     CutOff,
+    /// The line comes back just when the old one is asked.
+    LateLine,
     /// Nobody reaches the collector.
     Offline,
 }
 
-const FATES: [Fate; 7] = [Fate::Good, Fate::Unfit, Fate::NoStart, Fate::Silent, Fate::Harmful, Fate::CutOff, Fate::Offline];
+const FATES: [Fate; 8] =
+    [Fate::LateLine, Fate::Good, Fate::Unfit, Fate::NoStart, Fate::Silent, Fate::Harmful, Fate::CutOff, Fate::Offline];
 
 const SETTINGS: &str = r#"
 product = "acme"
@@ -70,6 +73,7 @@ struct Appliance {
     time: TimeSource,
     fate: Fate,
     late: bool,
+    line: Arc<Mutex<bool>>,
     payload: Arc<(Vec<u8>, Packed)>,
     old_tree: String,
 }
@@ -101,6 +105,7 @@ impl Runner for Machine {
                     (this.program(OLD).as_str(), Some((1234, 1234))),
                     "the old one, as the reporter"
                 );
+                *this.line.lock().unwrap() = true;
                 if this.fate == Fate::Offline { 69 } else { 0 }
             }
             other => panic!("{other:?}"),
@@ -129,7 +134,8 @@ impl Appliance {
         let old_tree = hash(&disk, &release).unwrap();
         let reporter = Arc::new(Mutex::new(Some(OLD.to_owned())));
         let time = TimeSource::manual(UnixMs(1_800_000_000_000));
-        let this = Self { disk, reporter, time, fate, late: false, payload: Arc::new((bytes, packed)), old_tree };
+        let this =
+            Self { disk, reporter, time, fate, late: false, line: Arc::default(), payload: Arc::new((bytes, packed)), old_tree };
         let mut engine = this.boot().unwrap();
         engine
             .store
@@ -141,7 +147,8 @@ impl Appliance {
 
     fn fork(&self, seed: u64) -> Self {
         let reporter = Arc::new(Mutex::new(self.reporter.lock().unwrap().clone()));
-        Self { disk: self.disk.fork(seed), reporter, time: TimeSource::manual(self.time.now()), ..self.clone() }
+        let line = Arc::new(Mutex::new(*self.line.lock().unwrap()));
+        Self { disk: self.disk.fork(seed), reporter, line, time: TimeSource::manual(self.time.now()), ..self.clone() }
     }
 
     fn points_to(&self, link: &str) -> String {
@@ -224,7 +231,12 @@ impl Appliance {
             return None;
         }
         let web = if is_new && self.fate == Fate::Harmful { ServiceState::Down } else { ServiceState::Up };
-        let reached = !(self.fate == Fate::Offline || (is_new && self.fate == Fate::CutOff));
+        let reached = match self.fate {
+            Fate::Offline => false,
+            Fate::LateLine => *self.line.lock().unwrap(),
+            Fate::CutOff => !is_new,
+            _ => true,
+        };
         let exe = Some(PathBuf::from(self.program(&runs)));
         Some(Sight { services: [("web".to_owned(), web)].into(), reached: Some(reached), exe })
     }
@@ -300,6 +312,7 @@ fn every_new_agent_ends_as_it_deserves() {
         (Fate::Silent, PatchStep::RolledBack, "unhealthy"),
         (Fate::Harmful, PatchStep::RolledBack, "unhealthy"),
         (Fate::CutOff, PatchStep::RolledBack, "cannot_reach"),
+        (Fate::LateLine, PatchStep::Done, ""),
         (Fate::Offline, PatchStep::Done, "not_reached"),
     ];
     for (fate, step, reason) in table {
