@@ -7,5 +7,6 @@ mod agent_random_kills;
 mod agent_power_cuts;
 mod agent_bad_disks;
 mod helper_stories;
+mod agent_update_refused;
 mod helper_kills;
 mod helper_power_cuts;

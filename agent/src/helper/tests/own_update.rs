@@ -19,7 +19,7 @@ use super::super::probation::Sight;
 use super::super::settings::Settings;
 use super::super::state::{How, Install, Seal, Stage, State, Subject};
 use super::super::store::Store;
-use super::super::tree::{PROVEN, hash};
+use super::super::tree::{PROVEN, Tree, hash, is_an_agent};
 use super::simulated::{Draw, SimulatedDisk};
 use super::sweep::{seeds, whole};
 use super::world::{FILE, STATE, waiting};
@@ -378,4 +378,21 @@ fn nobody_but_the_new_agent_itself_speaks_for_it() {
     }
     assert_eq!(engine.look(&good), Some((PatchStep::Probation, 50)));
     assert_eq!(engine.look(&good), Some((PatchStep::Done, 100)));
+}
+
+#[test]
+fn a_release_of_the_agent_is_its_one_program_and_nothing_beside() {
+    let table: [(&str, &[(&str, u32)], bool); 5] = [
+        ("the program", &[(AGENT, 0o755)], true),
+        ("nothing", &[], false),
+        ("another name", &[("agent", 0o755)], false),
+        ("nothing to be run", &[(AGENT, 0o644)], false),
+        ("something beside it", &[(AGENT, 0o755), ("more", 0o644)], false),
+    ];
+    for (what, files, fits) in table {
+        let (disk, dir) = (SimulatedDisk::new(1), Path::new("/releases/x"));
+        disk.make_dir(Path::new("/releases"), 0o755).and_then(|()| disk.make_dir(dir, 0o755)).unwrap();
+        files.iter().for_each(|(name, mode)| drop(disk.create(&dir.join(name), *mode).unwrap()));
+        assert_eq!(is_an_agent(Tree { disk: &disk, dir: Path::new("/") }, "x").is_ok(), fits, "{what}");
+    }
 }
