@@ -8,6 +8,8 @@ use mainstay_patchkit::sample::{Vendor, agent_patch};
 use semver::Version;
 use serde_json::json;
 
+type Change<'a> = &'a dyn Fn() -> std::io::Result<()>;
+
 /// A signed update of the agent to this version.
 fn new_agent(version: &str) -> Result<Vec<u8>> {
     let folder = tempfile::tempdir()?;
@@ -44,10 +46,10 @@ async fn a_wrong_layout_is_named_and_neither_the_agent_nor_the_product_is_touche
 
     let release = place.path().join("releases/0.1.0-shipped0");
     let lay = |link: &str| std::os::unix::fs::symlink("releases/0.1.0-shipped0", place.path().join(link));
-    let steps: [(&str, &str, &dyn Fn() -> std::io::Result<()>); 4] = [
+    let steps: [(&str, &str, Change<'_>); 4] = [
         ("9.0.0", "/current points to nothing", &|| Ok(())),
         ("9.0.1", "/proven to nothing", &|| std::fs::create_dir_all(&release).and_then(|()| lay("current"))),
-        ("9.0.2", "No such file", &|| lay("proven")),
+        ("9.0.2", "shipped0/mainstay-agent: No such file", &|| lay("proven")),
         ("9.0.3", "/proven/mainstay-agent to be what helper and executor run", &|| {
             std::fs::copy("/bin/sleep", release.join("mainstay-agent")).map(drop)
         }),

@@ -6,7 +6,7 @@ use e2e::collector::{Collector, Settings};
 use e2e::database::Engine;
 use e2e::desk::Desk;
 use e2e::patience::{A_WHILE, SOON, eventually};
-use e2e::renewing_box::{NewAgent, RenewingBox, SHIPPED};
+use e2e::renewing_box::{Manager, NewAgent, RenewingBox, SHIPPED};
 use e2e::vendor::Vendor;
 use serde_json::{Value, json};
 
@@ -21,13 +21,13 @@ struct Play {
 }
 
 impl Play {
-    async fn begins() -> Result<Self> {
+    async fn begins(manager: Manager) -> Result<Self> {
         let mut collector = Collector::founded(Engine::Sqlite, Settings { releases: true, ..Settings::default() }).await?;
         let vendor = Vendor::of(&collector).await?;
         collector.start().await?;
         let desk = Desk::of(&collector).await?;
         let engineer = Desk::of_account(&collector.web_url(), &collector.account("lin", "system_engineer").await?).await?;
-        let renewing = RenewingBox::running(&collector.join_string(&[]).await?, &vendor.root).await?;
+        let renewing = RenewingBox::running(&collector.join_string(&[]).await?, &vendor.root, manager).await?;
         let appliance = eventually("the box to say what runs on it", A_WHILE, async || {
             let boxes = desk.list("/appliances").await?;
             let Some(id) = boxes.first().and_then(|one| one["id"].as_str().or(one["appliance_id"].as_str())) else {
@@ -75,6 +75,16 @@ impl Play {
         ended.await.with_context(|| format!("{seen:#}\n{}", self.renewing.logs()))
     }
 
+    /// A helper of that release runs, and the new agent is on probation with it.
+    async fn still_judges(&self, release: &str) -> Result<()> {
+        eventually("the next helper to judge", SOON, async || {
+            let on_probation = self.renewing.files("list").await?.iter().any(|file| file["step"] == "probation");
+            Ok((on_probation && self.renewing.helper_runs()? == release).then_some(()))
+        })
+        .await
+        .with_context(|| self.renewing.logs())
+    }
+
     async fn everything_runs(&self, release: &str) -> Result<()> {
         let (mut seen, both) = (Vec::new(), [release, release]);
         eventually(&format!("everything to run {release}"), SOON, async || {
@@ -89,7 +99,7 @@ impl Play {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_new_agent_takes_the_old_ones_place_and_the_next_helper_is_the_new_one() -> Result<()> {
-    let mut play = Play::begins().await?;
+    let mut play = Play::begins(Manager::Nobody).await?;
     let agents = [("0.2.0", NewAgent::Good, 60), ("0.1.5", NewAgent::Good, 60)];
     let [(file, release), (older, _)] = play.publishes(agents).await?;
     play.ends(&file, "done").await?;
@@ -112,7 +122,7 @@ async fn a_good_new_agent_takes_the_old_ones_place_and_the_next_helper_is_the_ne
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_new_agent_goes_back_to_the_old_one_with_one_ticket_and_is_not_offered_again() -> Result<()> {
-    let mut play = Play::begins().await?;
+    let mut play = Play::begins(Manager::Nobody).await?;
     let agents = [
         ("0.2.0", NewAgent::EndsAtOnce, 3),
         ("0.2.1", NewAgent::Silent, 3),
@@ -137,7 +147,7 @@ async fn a_bad_new_agent_goes_back_to_the_old_one_with_one_ticket_and_is_not_off
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_line_a_new_agent_is_judged_on_the_box_by_the_old_one_also_after_a_kill() -> Result<()> {
-    let mut play = Play::begins().await?;
+    let mut play = Play::begins(Manager::Sockets).await?;
     let (manifest, payload, release) = play.renewing.agent_of("0.2.0", NewAgent::Good, 6)?;
     let (name, bytes) = play.vendor.signed(&manifest, &payload)?;
     let stick = play.renewing.path(&name);
@@ -157,14 +167,15 @@ async fn without_a_line_a_new_agent_is_judged_on_the_box_by_the_old_one_also_aft
         applied = apply => anyhow::bail!("it ended before the kill: {applied:?}\n{}", play.renewing.logs()),
     }
     assert_eq!(play.renewing.links()?, [release.clone(), SHIPPED.to_owned()], "in probation the old one is proven");
-    play.renewing.kill_helper();
-    play.renewing.start_helper().await?;
-    assert_eq!(play.renewing.helper_runs()?, SHIPPED, "the old one judges");
+    play.renewing.kill_helper()?;
+    play.still_judges(SHIPPED).await?;
     play.everything_runs(&release).await?;
     let known = play.renewing.files("history").await?;
     assert_eq!((&known[0]["step"], &known[0]["reason"][0]), (&json!("done"), &json!("not_reached")), "{known:#?}");
 
     play.collector.link.restore();
+    // A fresh start waits for no back-off.
+    play.renewing.restart_reporter()?;
     eventually("the vendor to hear of it", A_WHILE, async || {
         let told = play.desk.get(&format!("/appliances/{}/patches", play.appliance)).await?;
         let reports = told["reports"].as_array().cloned().unwrap_or_default();

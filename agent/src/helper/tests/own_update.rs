@@ -382,7 +382,8 @@ fn nobody_but_the_new_agent_itself_speaks_for_it() {
 
 #[test]
 fn a_release_of_the_agent_is_its_one_program_and_nothing_beside() {
-    let table: [(&str, &[(&str, u32)], bool); 5] = [
+    type Row = (&'static str, &'static [(&'static str, u32)], bool);
+    let table: [Row; 5] = [
         ("the program", &[(AGENT, 0o755)], true),
         ("nothing", &[], false),
         ("another name", &[("agent", 0o755)], false),
