@@ -21,3 +21,4 @@ mod keeping;
 mod console;
 mod main_job;
 mod patches;
+mod captured;
