@@ -36,3 +36,4 @@ pub mod desk;
 pub mod captured;
 pub mod vendor;
 pub mod patch_box;
+pub mod renewing_box;

@@ -139,11 +139,13 @@ mod tests {
     use mainstay_patchkit::manifest::Health;
     use semver::Version;
 
+    use super::super::state::Subject;
     use super::*;
 
     fn install(stage: Stage, rounds: u32) -> Install {
         Install {
             stage,
+            subject: Subject::Product,
             how: How::Tree { from_release: None, to_release: "2".into(), tree_sha256: String::new(), scripts: Vec::new() },
             from_version: Version::new(1, 0, 0),
             to_version: Version::new(2, 0, 0),

@@ -54,7 +54,7 @@ pub(super) fn reports(state: &State, after: u64) -> Vec<PatchReport> {
 pub(super) fn installed(state: &State, settings: &Settings) -> Installed {
     Installed {
         product: settings.product.clone(),
-        version: state.version.to_string(),
+        version: state.product.version.to_string(),
         hardware: settings.hardware.clone(),
         patch_consent: settings.patch_consent.as_str().to_owned(),
         action_consent: settings.action_consent.as_str().to_owned(),

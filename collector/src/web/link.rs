@@ -183,8 +183,8 @@ pub(crate) async fn download(State(world): State<World>, Path(token): Path<Strin
             Some(_) => Ok(back_to(&format!("/p/{token}"), "refused_no_download")),
         };
     };
-    let Some(settings) = &world.config.releases else { return Ok(gone(&world)) };
-    let mut response = sending::answer(&settings.dir, &file, None).await?.into_response();
+    let Some(place) = &world.repository else { return Ok(gone(&world)) };
+    let mut response = sending::answer(place, &file, None).await?.into_response();
     let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{}\"", file.file));
     response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition.map_err(anyhow::Error::from)?);
     Ok(response)

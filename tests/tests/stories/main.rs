@@ -22,3 +22,4 @@ mod console;
 mod main_job;
 mod patches;
 mod captured;
+mod own_update;
