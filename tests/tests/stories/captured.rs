@@ -259,6 +259,7 @@ async fn recovers(theft: &mut Theft) -> Result<()> {
     let offer = theft.pushes(PatchKind::Patch, &patch, "awaiting_consent/").await?;
     let sha256 = hex::encode(mainstay_patchkit::crypto::sha256(&patch));
     let applied = theft.patched.administrator(&["patch", "apply", &sha256[..12]]).await?;
+    theft.pokes();
     theft.is_told(&offer, "done/").await.with_context(|| format!("{applied:?}"))?;
     ensure!(theft.patched.content()? == "new");
     Ok(())
