@@ -39,7 +39,7 @@ const MAX_CALLERS: usize = 16;
 /// Started by systemd, it ends so long after the last caller.
 const IDLE: Duration = Duration::from_secs(60);
 /// Another release is proven: it ends so long after the last thing was done.
-const LAST_ANSWERS: Duration = Duration::from_millis(200);
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How long a caller waits for the hands before it is told that they are busy.
 const HANDS_FREE: Duration = Duration::from_secs(5);
 /// A caller's thread needs little.

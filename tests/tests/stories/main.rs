@@ -24,4 +24,5 @@ mod play;
 mod patch_people;
 mod patches;
 mod patch_reports;
+mod captured;
 mod own_update;
