@@ -57,17 +57,17 @@ async fn a_withdrawal_counts_on_a_box_to_which_nothing_was_offered() -> Result<(
     let mut play = Play::begins("", "").await?;
     let new = packing("/bin/sleep", b"new")?;
     let patch = tree_patch(Version::new(2, 1, 0), &new.packed);
-    let (name, bytes) = play.vendor.signed(&patch, &new.bytes)?;
-    let stick = play.patched.file(&name);
-    fs::write(&stick, bytes)?;
-    let stick = stick.display().to_string();
-    play.patched.administrator(&["patch", "verify", &stick]).await?.good()?;
-
     let manifests = [hex::encode(sha256(&serde_json::to_vec_pretty(&patch)?))].into();
     let withdrawal =
         Manifest { body: Body::Withdrawal(Withdrawal { manifests }), ..Vendor::action("withdrawn-1", &["/bin/true"]) };
     let file = play.vendor.publish(&withdrawal, &[])?;
     play.is_listed(&file).await?;
+    // By somebody who packed it anew: with metadata from before the withdrawal it would be refused as older than what is trusted.
+    let (name, bytes) = play.vendor.signed(&patch, &new.bytes)?;
+    let stick = play.patched.file(&name);
+    fs::write(&stick, bytes)?;
+    let stick = stick.display().to_string();
+    play.patched.administrator(&["patch", "verify", &stick]).await?.good()?;
     // It asks for what is new when it starts, and once a day.
     play.patched.agent()?.stop().await?;
     play.patched.agent()?.start()?;
