@@ -28,5 +28,6 @@ pub use flow::report::restate_if_new;
 pub use flow::start::{StartKind, announce, judge};
 pub use flow::watch::{Current, Story, Watch};
 pub use helper::protocol;
+pub use probes::aside::Workers;
 pub use probes::{ClockReference, Host, Reading};
 pub use spool::{Counters, Limits, OpenEpisode, OpenedState, PastStart, Spool, SpoolError, Stats};

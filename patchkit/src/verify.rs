@@ -267,7 +267,7 @@ fn demand_floor(role: &str, version: u64, floor: u64) -> Result<(), Refusal> {
 }
 
 /// The span from writing to expiry, with a day for time zones and slow ceremonies.
-fn demand_short_lived(role: &Targets, role_name: &str) -> Result<(), Refusal> {
+pub(crate) fn demand_short_lived(role: &Targets, role_name: &str) -> Result<(), Refusal> {
     let issued =
         role.extra.get(ISSUED_FIELD).and_then(|value| value.as_str()).and_then(|text| text.parse::<jiff::Timestamp>().ok());
     let Some(issued) = issued else {

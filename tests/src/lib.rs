@@ -24,6 +24,8 @@ pub mod oracle;
 pub mod injection;
 pub mod loop_disk;
 pub mod packing;
+pub mod bent;
+pub mod footprint;
 pub mod authenticator;
 pub mod collector;
 pub mod cpu;

@@ -58,7 +58,7 @@ pub struct Watch {
     /// The machine's clocks.
     pub time: TimeSource,
     /// Threads for what may hang.
-    pub(crate) workers: Workers,
+    pub workers: Workers,
     /// Where the current values are published.
     pub current: watch::Sender<Current>,
     /// "Report now": measures and asks at once, and spools the samples so far.

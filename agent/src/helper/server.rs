@@ -233,7 +233,7 @@ fn answer(
     caller: &mut Caller,
 ) -> Answer {
     let state = Arc::clone(&shared.published.lock().unwrap_or_else(PoisonError::into_inner));
-    let view = View { settings: &shared.settings, now: shared.time.now() };
+    let view = View { settings: &shared.settings, now: shared.time.now(), wrong_codes: state.wrong_codes };
     match request {
         Request::List => return Answer::Files(view::files(&state, &view, who == Speaker::Root)),
         Request::Reports { after } => return Answer::Reports(view::reports(&state, after)),

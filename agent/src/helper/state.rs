@@ -60,6 +60,9 @@ pub(super) struct State {
     pub(super) ran: BTreeMap<String, UnixMs>,
     /// The journal.
     pub(super) job: Option<Job>,
+    /// Wrong codes on any files since a right one, or since root decided.
+    #[serde(default)]
+    pub(super) wrong_codes: u32,
     /// How often a damaged copy of this was found (R30).
     pub(super) damages: u32,
 }
@@ -298,6 +301,7 @@ impl State {
             last_report: 0,
             ran: BTreeMap::new(),
             job: None,
+            wrong_codes: 0,
             damages: 0,
         }
     }

@@ -43,7 +43,7 @@ pub(super) fn refused(code: &str, detail: impl Into<String>) -> Answer {
     Answer::Refused { code: code.to_owned(), detail: detail.into() }
 }
 
-fn refusal(refusal: &Refusal) -> Answer {
+pub(super) fn refusal(refusal: &Refusal) -> Answer {
     refused(refusal.code(), refusal.to_string())
 }
 
@@ -124,7 +124,8 @@ impl Helper {
     }
 
     fn view(&self) -> view::View<'_> {
-        view::View { settings: &self.engine.settings, now: self.engine.now() }
+        let wrong_codes = self.engine.state().wrong_codes;
+        view::View { settings: &self.engine.settings, now: self.engine.now(), wrong_codes }
     }
 
     fn known(&self, verified: &Verified, file: &File, offer_id: Option<String>, who: Speaker) -> Known {
@@ -166,6 +167,9 @@ impl Helper {
         match judged.and_then(|verified| self.take_verified(incoming, &verified, offer_id.clone(), who)) {
             Ok(answer) => answer,
             Err(why) => {
+                if let Some(answer) = self.runs_already(incoming, offer_id.as_deref(), &why, who) {
+                    return answer;
+                }
                 tracing::warn!("a file is refused: {why}");
                 self.report_refused(incoming, offer_id, &why);
                 refusal(&why)
@@ -200,6 +204,9 @@ impl Helper {
         let mut known = self.known(verified, &incoming.file, offer_id, who);
         if !matches!(known.kind, PatchKind::Patch | PatchKind::Action) {
             return self.engine.take_document(verified, known).map(|()| self.told(sha256, who));
+        }
+        if who == Speaker::Reporter && !rules::has_room_for_another(&self.engine.state().files) {
+            return Err(Refusal::Io("too many files wait here already".into()));
         }
         known.code = (known.agreed.is_none() && !known.one_way).then(|| self.fresh_code()).transpose()?;
         self.quarantine.keep(incoming, sha256)?;
@@ -256,7 +263,7 @@ impl Helper {
     }
 
     /// The file as it stands, for `who`.
-    fn told(&self, sha256: &str, who: Speaker) -> Answer {
+    pub(super) fn told(&self, sha256: &str, who: Speaker) -> Answer {
         match self.engine.state().file(sha256) {
             Some(known) => Answer::File(view::file(known, &self.view(), who == Speaker::Root)),
             None => refused("no_such_file", format!("{sha256}: not known here")),
@@ -276,7 +283,8 @@ impl Helper {
             }
             // Typed at a page, and carried by an agent that may itself live as root: judged all the same.
             (_, Some(typed)) => {
-                let Some(code) = known.code.filter(|_| known.tries < MAX_CODE_TRIES) else {
+                let counts = rules::code_counts(&known, self.engine.state().wrong_codes);
+                let Some(code) = known.code.filter(|_| counts) else {
                     return Err(told("not_allowed", "it is decided on the box alone".into()));
                 };
                 if typed == code {
@@ -285,6 +293,7 @@ impl Helper {
                 let left = format!("{} tries are left", MAX_CODE_TRIES - known.tries - 1);
                 let now = self.engine.now();
                 let counted = self.engine.store.change(|state| {
+                    state.wrong_codes += 1;
                     if let Some(file) = state.file_mut(sha256) {
                         file.tries += 1;
                     }
@@ -308,6 +317,7 @@ impl Helper {
         if waits {
             let now = self.engine.now();
             let changed = self.engine.store.change(|state| {
+                state.wrong_codes = 0;
                 if let Some(file) = state.file_mut(sha256) {
                     file.agreed = Some(agreed);
                     file.code = None;
@@ -324,6 +334,9 @@ impl Helper {
     fn refuse(&mut self, sha256: &str, code: Option<&str>, reason: &str, who: Speaker) -> Answer {
         if let Err(answer) = self.may_decide(sha256, code, who) {
             return *answer;
+        }
+        if let Err(error) = self.engine.store.change(|state| state.wrong_codes = 0) {
+            return refusal(&io_refusal(&error));
         }
         let why = Refusal::Customer(clean_text(reason, MAX_TEXT_CHARS));
         self.end_waiting(sha256, why.code(), &clean_text(reason, MAX_TEXT_CHARS));

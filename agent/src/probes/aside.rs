@@ -22,7 +22,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Threads for what may hang. Cheap to clone; the clones share the threads.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Workers {
+pub struct Workers {
     idle: Arc<Mutex<Vec<mpsc::SyncSender<Job>>>>,
 }
 

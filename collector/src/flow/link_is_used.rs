@@ -3,6 +3,7 @@
 //! The link identifies and authorises nothing (R18): what was typed is carried to the box, which made the code and judges it. A form
 //! without six digits changes nothing; codes and downloads are counted, so that no gateway and no guesser goes on for ever.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mainstay_shared::directive::Ask;
@@ -65,12 +66,17 @@ pub(crate) async fn look(world: &World, token: &str) -> anyhow::Result<Option<Be
 
 async fn behind(conn: &mut Conn, token: &str, now: UnixMs) -> anyhow::Result<Option<Behind>> {
     let Some(link) = links::by_token(conn, token, now).await? else { return Ok(None) };
-    let mut found = Vec::new();
+    // A batch is of one content. Signed anew, an appliance's offer was made anew: the living one counts, or else the newest.
+    let mut of_batch: BTreeMap<String, OfferRow> = BTreeMap::new();
+    let counts = |offer: &OfferRow| (offer.ended_at.is_none(), offer.made_at);
     for offer in offers::of_batch(conn, &link.tenant_id, &link.batch_id).await? {
-        // Bound to the file's hash: another file under the same name is another offer.
-        if offer.sha256 == link.sha256
-            && let Some(appliance) = appliances::get(conn, &link.tenant_id, &offer.appliance_id).await?
-        {
+        if of_batch.get(&offer.appliance_id).is_none_or(|other| counts(other) < counts(&offer)) {
+            of_batch.insert(offer.appliance_id.clone(), offer);
+        }
+    }
+    let mut found = Vec::new();
+    for offer in of_batch.into_values() {
+        if let Some(appliance) = appliances::get(conn, &link.tenant_id, &offer.appliance_id).await? {
             found.push((offer, appliance));
         }
     }
@@ -119,19 +125,40 @@ pub(crate) async fn decide(world: &World, token: &str, typed: &Typed) -> anyhow:
     Ok(carried)
 }
 
-/// Counts a download and answers the file to be sent; `None`: no such link, too many, or the file is not good any more.
+/// What becomes of a wish to download.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, never kept")]
+pub(crate) enum Download {
+    /// Counted: this file is to be sent, or a part of it.
+    File(ReleaseFile),
+    /// Every offer of the link is over.
+    Over,
+    /// The file lies there no more as it was offered.
+    NotGood,
+    /// There were enough.
+    TooMany,
+    /// No such link, or no longer.
+    NoLink,
+}
+
+/// Counts a download and answers the file to be sent. A part of it counts like the whole, or nobody would have to ask for the whole.
 ///
 /// # Errors
 /// If the database refuses.
-pub(crate) async fn download(world: &World, token: &str) -> anyhow::Result<Option<ReleaseFile>> {
+pub(crate) async fn download(world: &World, token: &str) -> anyhow::Result<Download> {
     let now = world.time.now();
     Ok(transact!(world.db, Turn::Console, |tx| {
-        let Some(behind) = behind(tx, token, now).await? else { return Ok(None) };
+        let Some(behind) = behind(tx, token, now).await? else { return Ok(Download::NoLink) };
         let open: Vec<&OfferRow> =
             behind.offers.iter().map(|(offer, _)| offer).filter(|offer| offer.ended_at.is_none()).collect();
-        let same = behind.file.state == FileState::Good && behind.file.sha256 == behind.link.sha256;
-        if open.is_empty() || !same || !links::count_download(tx, &behind.link.token_hash).await? {
-            return Ok(None);
+        if open.is_empty() {
+            return Ok(Download::Over);
+        }
+        if behind.file.state != FileState::Good || behind.file.sha256 != behind.link.sha256 {
+            return Ok(Download::NotGood);
+        }
+        if !links::count_download(tx, &behind.link.token_hash).await? {
+            return Ok(Download::TooMany);
         }
         // Told once a link: gateways and managers of downloads ask many times.
         if behind.link.downloads == 0 {
@@ -140,6 +167,6 @@ pub(crate) async fn download(world: &World, token: &str) -> anyhow::Result<Optio
                 note(tx, world, &actor, offer, ("downloaded", "", ""), now).await?;
             }
         }
-        Ok(Some(behind.file))
+        Ok(Download::File(behind.file))
     }))
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mainstay_agent::{
     ClockReference, Config, Current, Host, Limits, Reading, Retries, ServiceRound, Spool, StartKind, Story as Watching, Watch,
-    announce, judge,
+    Workers, announce, judge,
 };
 use mainstay_shared::api::WIRE_VERSION;
 use mainstay_shared::check::{CheckResult, ServiceState};
@@ -153,6 +153,7 @@ impl Machine {
             config: Arc::clone(&self.config),
             spool: spool.clone(),
             time: time.clone(),
+            workers: Workers::default(),
             current: sender,
             nudge: Arc::new(Notify::new()),
             clock: clock.clone(),

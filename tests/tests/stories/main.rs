@@ -20,5 +20,7 @@ mod mail;
 mod keeping;
 mod console;
 mod main_job;
+mod play;
+mod patch_people;
 mod patches;
 mod own_update;
