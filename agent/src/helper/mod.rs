@@ -24,6 +24,7 @@ mod documents;
 mod quarantine;
 mod view;
 mod verbs;
+mod consent;
 mod again;
 mod proceed;
 mod lines;
