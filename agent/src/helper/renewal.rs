@@ -11,11 +11,12 @@ use mainstay_patchkit::refusal::Refusal;
 use mainstay_shared::patch::AGENT;
 use semver::Version;
 
+use super::disk::io_refusal;
 use super::engine::{Engine, Failure};
 use super::executor::{Ended, Step};
 use super::settings::AgentPlace;
 use super::state::{How, Subject, this_version};
-use super::tree::{PROVEN, io_refusal};
+use super::tree::PROVEN;
 
 /// Seconds that a question to another release of the agent gets.
 const QUESTION_LIMIT_S: u32 = 60;

@@ -23,4 +23,6 @@ mod main_job;
 mod play;
 mod patch_people;
 mod patches;
+mod patch_reports;
+mod captured;
 mod own_update;

@@ -16,10 +16,11 @@ use super::super::disk::Disk;
 use super::super::engine::{Engine, Plan};
 use super::super::executor::{End, Ended, Runner, Step};
 use super::super::probation::Sight;
+use super::super::readback::hash;
 use super::super::settings::Settings;
 use super::super::state::{How, Install, Seal, Stage, State, Subject};
 use super::super::store::Store;
-use super::super::tree::{PROVEN, Tree, hash, is_an_agent};
+use super::super::tree::{PROVEN, Tree, is_an_agent};
 use super::simulated::{Draw, SimulatedDisk};
 use super::sweep::{seeds, whole};
 use super::world::{FILE, STATE, waiting};
@@ -177,7 +178,7 @@ impl Appliance {
     /// The helper starts, from `proven`.
     fn boot(&self) -> anyhow::Result<Engine> {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let shipped = || Ok(State::shipped(Version::new(1, 0, 0), "{}".into()));
+        let shipped = || Ok(State::shipped(Version::new(1, 0, 0), "{}".into(), mainstay_shared::time_source::UnixMs(0)));
         let store = Store::open(Arc::clone(&disk), STATE.into(), shipped)?;
         let (proven, state) = (self.points_to(PROVEN), store.state());
         let is_done = state.file(FILE).is_some_and(|file| file.step == PatchStep::Done);

@@ -1,18 +1,31 @@
-//! Who may say yes or no to a file, and what becomes of it then: root by itself, others with the code that the box alone shows.
+//! What people decide about a waiting file: who may, with what code; and what the vendor takes back.
 //!
-//! A part of `verbs`. A wrong code is counted before it is answered. It must never tell a code, nor take a word about what has begun.
+//! A part of `verbs`. A code is made here, judged here, and worth nothing after five wrong ones. It must never count a decision of the network
+//! side's without a code.
 
 use mainstay_patchkit::refusal::Refusal;
 use mainstay_shared::limits::{MAX_TEXT_CHARS, clean_text};
 use mainstay_shared::patch::PatchStep;
 
+use super::disk::io_refusal;
 use super::protocol::Answer;
 use super::rules::{self, MAX_CODE_TRIES};
 use super::state::AgreedBy;
-use super::tree::io_refusal;
 use super::verbs::{Helper, Speaker, refusal, refused};
 
 impl Helper {
+    /// Six digits, each as likely as the other.
+    pub(super) fn fresh_code(&self) -> Result<String, Refusal> {
+        loop {
+            let mut bytes = [0; 4];
+            self.random.fill(&mut bytes).map_err(|_| Refusal::Io("no randomness".into()))?;
+            let drawn = u32::from_le_bytes(bytes);
+            if drawn < 4_294_000_000 {
+                return Ok(format!("{:06}", drawn % 1_000_000));
+            }
+        }
+    }
+
     /// Whether `who` may decide about the file with what they bring; a wrong code is counted first.
     fn may_decide(&mut self, sha256: &str, code: Option<&str>, who: Speaker) -> Result<AgreedBy, Box<Answer>> {
         let told = |code: &str, detail: String| Box::new(refused(code, detail));
@@ -71,7 +84,7 @@ impl Helper {
                 return refusal(&io_refusal(&error));
             }
         }
-        self.told_to(sha256, who)
+        self.told(sha256, who)
     }
 
     pub(super) fn refuse(&mut self, sha256: &str, code: Option<&str>, reason: &str, who: Speaker) -> Answer {
@@ -83,14 +96,14 @@ impl Helper {
         }
         let why = Refusal::Customer(clean_text(reason, MAX_TEXT_CHARS));
         self.end_waiting(sha256, why.code(), &clean_text(reason, MAX_TEXT_CHARS));
-        self.told_to(sha256, who)
+        self.told(sha256, who)
     }
 
     pub(super) fn taken_back(&mut self, offer_id: &str) -> Answer {
         let found = self.engine.state().files.iter().find(|file| file.offer_id.as_deref() == Some(offer_id) && !file.by_hand);
         let Some(sha256) = found.map(|file| file.sha256.clone()) else { return Answer::Nothing };
         self.end_waiting(&sha256, "taken_back", "the vendor took the offer back");
-        self.told_to(&sha256, Speaker::Reporter)
+        self.told(&sha256, Speaker::Reporter)
     }
 
     /// What has not begun, does not begin.
