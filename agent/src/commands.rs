@@ -12,8 +12,9 @@ use mainstay_shared::time_source::TimeSource;
 
 use crate::config::{Config, DEFAULT_PATH};
 use crate::flow::report::StaleEpoch;
-use crate::local::{Exit, Failure, HELP, Lang, Output, PatchCommand, PatchOrder, SpoolCommand, pick, say, say_json};
+use crate::local::{Exit, Failure, HELP, Lang, LinkFetch, Output, PatchCommand, PatchOrder, SpoolCommand, pick, say, say_json};
 use crate::spool::Limits;
+use crate::uplink::{Identity, LinkWay, TrustedClock, system_roots};
 use crate::{daemon, helper, local, log};
 
 /// The command line.
@@ -27,6 +28,7 @@ struct Command {
     note: String,
     helper_config: PathBuf,
     now: bool,
+    check: bool,
     reason: String,
     out: Option<PathBuf>,
 }
@@ -63,6 +65,7 @@ fn parse(lang: Lang) -> anyhow::Result<Command> {
         note,
         helper_config: PathBuf::from(helper::DEFAULT_PATH),
         now: false,
+        check: false,
         reason: String::new(),
         out: None,
     };
@@ -72,6 +75,7 @@ fn parse(lang: Lang) -> anyhow::Result<Command> {
             Long("config") => command.config = arguments.value()?.into(),
             Long("helper-config") => command.helper_config = arguments.value()?.into(),
             Long("now") => command.now = true,
+            Long("check") => command.check = true,
             Long("reason") => command.reason = arguments.value()?.string()?,
             Long("out") => command.out = Some(arguments.value()?.into()),
             Long("json") => command.output.json = true,
@@ -111,7 +115,12 @@ fn perform(command: &Command) -> Result<(), Failure> {
             let limits = Limits { max_bytes: config.spool_max_bytes };
             local::spool(what, &config.state_dir.join("spool"), limits, &time, command.output)?;
         }
-        ["enroll" | "run" | "status" | "test"] => perform_async(command, words[0], time)?,
+        ["enroll" | "run" | "status" | "test" | local::FETCH_LINK] => perform_async(command, words[0], time)?,
+        ["helper"] if command.check => {
+            load(command)?;
+            helper::check(&helper_settings(command)?)?;
+            say(pick(command.output.lang, "本版本可在该设备上运行", "this version can run on this box"));
+        }
         ["helper"] => {
             log::to_stderr(crate::config::LogFormat::Text);
             helper::serve(helper_settings(command)?, time)?;
@@ -121,6 +130,7 @@ fn perform(command: &Command) -> Result<(), Failure> {
             let config = load(command)?;
             local::patch_receipt(&config, command.out.as_deref(), &time, command.output)?;
         }
+        ["test", "reach"] => perform_async(command, "reach", time)?,
         ["patch" | "action", ..] => perform_async(command, words[0], time)?,
         [] => return Err(usage(anyhow!("expected a command; `mainstay-agent help` lists them"))),
         _ => return Err(usage(anyhow!("{}: no such command; `mainstay-agent help` lists them", words.join(" ")))),
@@ -138,12 +148,15 @@ fn perform_async(command: &Command, word: &str, time: TimeSource) -> Result<(), 
         match word {
             "patch" | "action" => {
                 let order = PatchOrder { what: patch_command(command)?, now: command.now, reason: command.reason.clone() };
-                local::patch(&order, &helper_settings(command)?.socket, &config.state_dir, command.output).await
+                local::patch(&order, &helper_settings(command)?.socket, (&command.config, &config.state_dir), command.output)
+                    .await
             }
             "enroll" => {
                 let settings = daemon::settings(&config)?;
                 local::enroll(&config.state_dir, &settings, command.join_file.clone(), command.again, &time, command.output).await
             }
+            "reach" => local::reach(&config.state_dir, daemon::settings(&config)?, &time, command.output).await,
+            local::FETCH_LINK => Ok(local::tell(fetch_link(&config, &time, command.output).await)?),
             "status" => local::status(&config, &time, command.output).await,
             "test" => local::test(&config.state_dir, command.note.clone(), command.no_wait, command.output).await,
             _ => daemon::run(config, time).await,
@@ -158,6 +171,18 @@ fn perform_async(command: &Command, word: &str, time: TimeSource) -> Result<(), 
     })
 }
 
+/// The child of `patch apply LINK`.
+async fn fetch_link(config: &Config, time: &TimeSource, output: Output) -> Result<(), Failure> {
+    let link = local::link_on_stdin()?;
+    // A box that is not enrolled may fetch too.
+    let enrolled = Identity::load(&config.state_dir).ok();
+    let proxy = daemon::settings(config)?.proxy;
+    let clock = TrustedClock::new(time.clone(), &config.state_dir);
+    let way = LinkWay::to(&link, system_roots(enrolled.as_ref()), proxy.as_ref(), &clock)?;
+    let fetch = LinkFetch { way: &way, settings: &config.patches, state_dir: &config.state_dir, time, output };
+    fetch.run(&link).await
+}
+
 fn helper_settings(command: &Command) -> Result<helper::Settings, Failure> {
     helper::Settings::load(&command.helper_config).map_err(usage)
 }
@@ -168,10 +193,11 @@ fn patch_command(command: &Command) -> Result<PatchCommand, Failure> {
         ["patch", "list"] => PatchCommand::List { actions: false },
         ["patch", "history"] => PatchCommand::History { actions: false },
         ["patch", "status"] => PatchCommand::Status,
-        ["patch", "verify", file] => PatchCommand::Verify(file.into()),
+        ["patch", "verify", file] => PatchCommand::Verify((*file).to_owned()),
         ["patch", "apply", what] | ["action", "run", what] => PatchCommand::Apply((*what).to_owned()),
         ["patch" | "action", "refuse", sha256] => PatchCommand::Refuse((*sha256).to_owned()),
-        ["patch", "rollback"] => PatchCommand::Rollback,
+        ["patch", "rollback"] => PatchCommand::Rollback { agent: false },
+        ["patch", "rollback", "agent"] => PatchCommand::Rollback { agent: true },
         ["action", "list"] => PatchCommand::List { actions: true },
         ["action", "history"] => PatchCommand::History { actions: true },
         _ => return Err(usage(anyhow!("{}: no such command; `mainstay-agent help` lists them", words.join(" ")))),

@@ -91,8 +91,10 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     life.spawn("report", report::run(reporting, reporting_stop));
     let alarming = Alarming { spool: spool.clone(), contact: contact.clone(), time: time.clone() };
     life.spawn("alarm", alarm::run(alarming, alarming_stop));
-    let patching = Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, checker: &checker, workers };
+    let patching =
+        Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, checker: &checker, contact: &contact, workers };
     let desk = helper.map(|helper| patching.start(helper, &mut life)).transpose()?;
+    let patch_news = desk.as_ref().map(|desk| Arc::clone(&desk.help_now));
     let polling = Polling {
         spool,
         uplink: Arc::clone(&uplink),
@@ -106,7 +108,7 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     };
     life.spawn("poll", poll::run(polling, polling_stop));
     life.spawn("renew", renewal::run(Renewing { uplink, contact, state_dir: config.state_dir.clone() }, renewing_stop));
-    life.spawn("local", answer_requests(Answering { state_dir: config.state_dir.clone(), facts }, answering_stop));
+    life.spawn("local", answer_requests(Answering { state_dir: config.state_dir.clone(), facts, patch_news }, answering_stop));
     Ok(life.run().await?)
 }
 
@@ -117,6 +119,7 @@ struct Patches<'a> {
     uplink: &'a Arc<Uplink>,
     time: &'a TimeSource,
     checker: &'a Arc<Checker>,
+    contact: &'a Contact,
     workers: Workers,
 }
 
@@ -128,6 +131,7 @@ impl Patches<'_> {
             helper,
             spool: self.spool.clone(),
             services: self.config.services.clone(),
+            contact: self.contact.clone(),
             checker: Arc::clone(self.checker),
         };
         let stop = life.stop_signal();

@@ -15,7 +15,7 @@ use sigstore_tuf::{DelegatedRole, Metadata, Root, TargetFile, Targets, TrustedMe
 use crate::bounds;
 use crate::crypto::{array, install_crypto, sha256};
 use crate::file::{Header, PatchFile};
-use crate::manifest::{self, Body, Manifest, Patch, Payload};
+use crate::manifest::{self, Body, Content, Manifest, Patch, Payload};
 use crate::metadata::{
     Accept, advance_root, delegated, delegates_nothing, demand_by_root, demand_threshold, demand_unexpired, refused, stays_within,
 };
@@ -50,6 +50,8 @@ pub struct Facts<'a> {
     /// The product's version that runs; none for those who look at a file without an appliance (signing tool, collector): then no
     /// version is judged.
     pub installed: Option<&'a Version>,
+    /// The same of the agent, for files that update the agent itself.
+    pub agent: Option<&'a Version>,
     /// The versions of the documents (policy, licence, ...) that it holds; of an older or the same one there is nothing to take.
     pub documents: &'a BTreeMap<PatchKind, Version>,
     /// The features that its licence names.
@@ -291,7 +293,8 @@ fn fits(manifest: &Manifest, manifest_sha256: &str, facts: &Facts<'_>) -> Result
     }
     match &manifest.body {
         Body::Patch(patch) => {
-            fits_version(patch, &manifest.version, facts.installed)?;
+            let installed = if matches!(patch.content, Content::Agent { .. }) { facts.agent } else { facts.installed };
+            fits_version(patch, &manifest.version, installed)?;
             match patch.features.iter().find(|feature| !facts.features.contains(*feature)) {
                 Some(missing) => Err(Refusal::Feature(missing.clone())),
                 None => Ok(()),

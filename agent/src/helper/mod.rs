@@ -17,19 +17,21 @@ mod tree;
 mod engine;
 mod probation;
 mod back;
+mod renewal;
 mod packages;
 mod actions;
 mod documents;
 mod quarantine;
 mod view;
 mod verbs;
+mod again;
 mod proceed;
 mod lines;
 mod server;
 
 pub(crate) use executor::serve as serve_executor;
 pub(crate) use lines::Conversation;
-pub(crate) use server::serve;
+pub(crate) use server::{check, serve};
 pub(crate) use settings::{DEFAULT_PATH, Settings};
 
 #[cfg(test)]

@@ -177,7 +177,7 @@ pub(crate) async fn circumstances(
 }
 
 fn version_of(file: &ReleaseFile) -> (String, String) {
-    file.manifest.as_ref().map(|manifest| (manifest.product.clone(), manifest.version.to_string())).unwrap_or_default()
+    file.manifest.as_ref().map(|manifest| (manifest.subject().to_owned(), manifest.version.to_string())).unwrap_or_default()
 }
 
 #[expect(clippy::too_many_arguments, reason = "a row of many columns, made in one place")]

@@ -52,7 +52,7 @@ pub(crate) fn text(language: Language, told: &Told<'_>) -> Text {
 pub(crate) fn title_of(w: Words, file: &ReleaseFile) -> String {
     let Some(manifest) = &file.manifest else { return file.file.clone() };
     let title = if w.0 == Language::Zh { &manifest.title.zh } else { &manifest.title.en };
-    format!("{title} {} {}", manifest.product, manifest.version).trim().to_owned()
+    format!("{title} {} {}", manifest.subject(), manifest.version).trim().to_owned()
 }
 
 /// What a person should know before they agree.

@@ -69,6 +69,7 @@ fn verified(file: &File, listed: &Listed, root: &[u8], now: UnixMs) -> Result<Re
         hardware: said.hardware.first().map_or("", String::as_str),
         serial: &serial,
         installed: None,
+        agent: None,
         documents: &no_documents,
         features: &features,
         withdrawn: &none,

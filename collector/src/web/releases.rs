@@ -155,7 +155,7 @@ fn file_row(w: Words, file: &ReleaseFile) -> FileRow {
     FileRow {
         file: file.file.clone(),
         kind: w.of("patch_kind", kind_name(file.kind())).into_owned(),
-        product: manifest.map(|manifest| manifest.product.clone()).unwrap_or_default(),
+        product: manifest.map(|manifest| manifest.subject().to_owned()).unwrap_or_default(),
         version: manifest.map(|manifest| manifest.version.to_string()).unwrap_or_default(),
         state: file.state.as_str(),
         refusal: file.refusal.clone(),

@@ -20,4 +20,8 @@ mod mail;
 mod keeping;
 mod console;
 mod main_job;
+mod play;
+mod patch_people;
 mod patches;
+mod bucket;
+mod own_update;
