@@ -34,6 +34,7 @@ pub mod load;
 pub mod null_endpoint;
 pub mod agent;
 pub mod desk;
+pub mod captured;
 pub mod vendor;
 pub mod patch_box;
 pub mod renewing_box;
