@@ -23,6 +23,7 @@ mod main_job;
 mod play;
 mod patch_people;
 mod patches;
+mod bucket;
 mod patch_reports;
 mod captured;
 mod own_update;

@@ -1,25 +1,15 @@
 //! Signed files, from the vendor's keys to the running version and back: by link, by hand, with bad versions, bad codes and bad lines.
 //! The real agent without rights, the real helper as root, the real collector. Without root they fail.
 
-mod bucket;
-
 use anyhow::{Context as _, Result};
 use e2e::packing::packing;
 use e2e::patience::{A_WHILE, eventually};
 use e2e::vendor::Vendor;
 use mainstay_patchkit::sample::tree_patch;
-use ring::rand::SecureRandom as _;
 use semver::Version;
 use serde_json::Value;
 
-use crate::play::Play;
-
-/// What no packer makes smaller.
-fn noise(bytes: usize) -> Result<Vec<u8>> {
-    let mut noise = vec![0; bytes];
-    ring::rand::SystemRandom::new().fill(&mut noise).map_err(|_| anyhow::anyhow!("no randomness"))?;
-    Ok(noise)
-}
+use crate::play::{Play, noise};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_patch_approved_at_its_link_with_the_boxs_code_is_installed_and_a_bad_one_goes_back_by_itself() -> Result<()> {

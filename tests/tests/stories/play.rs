@@ -11,10 +11,18 @@ use e2e::patience::{A_WHILE, eventually};
 use e2e::scripted_mail::{Mood, ScriptedMailServer};
 use e2e::vendor::Vendor;
 use reqwest::{Client, Method, Response};
+use ring::rand::SecureRandom as _;
 use semver::Version;
 use serde_json::{Value, json};
 
 use crate::scene::Scene;
+
+/// What no packer makes smaller.
+pub(crate) fn noise(bytes: usize) -> Result<Vec<u8>> {
+    let mut noise = vec![0; bytes];
+    ring::rand::SystemRandom::new().fill(&mut noise).map_err(|_| anyhow::anyhow!("no randomness"))?;
+    Ok(noise)
+}
 
 /// A vendor, its collector with mail, and one box.
 pub(crate) struct Play {

@@ -14,7 +14,7 @@ use e2e::scripted_mail::{Mood, ScriptedMailServer};
 use e2e::vendor::Vendor;
 use semver::Version;
 
-use super::{Play, noise};
+use crate::play::{Play, noise};
 
 /// The page of patches, once it tells of `what`.
 async fn page_tells(console: &Console, collector: &Collector, what: &str) -> Result<()> {
