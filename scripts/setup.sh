@@ -50,6 +50,9 @@ part() {
                 [ -x /usr/sbin/zabbix_agentd ] || want zabbix-agent
                 has mkfs.ext4 || want e2fsprogs ;;
     patch-peers) has rauc || want rauc squashfs-tools
+                has swupdate || want swupdate
+                has cpio || want cpio
+                has strace || want strace
                 has openssl || want openssl
                 [ -x /usr/bin/python3 ] || want python3 ;;
     misc)       has strace || want strace

@@ -12,8 +12,9 @@ use mainstay_shared::time_source::TimeSource;
 
 use crate::config::{Config, DEFAULT_PATH};
 use crate::flow::report::StaleEpoch;
-use crate::local::{Exit, Failure, HELP, Lang, Output, PatchCommand, PatchOrder, SpoolCommand, pick, say, say_json};
+use crate::local::{Exit, Failure, HELP, Lang, LinkFetch, Output, PatchCommand, PatchOrder, SpoolCommand, pick, say, say_json};
 use crate::spool::Limits;
+use crate::uplink::{Identity, LinkWay, TrustedClock, system_roots};
 use crate::{daemon, helper, local, log};
 
 /// The command line.
@@ -114,7 +115,7 @@ fn perform(command: &Command) -> Result<(), Failure> {
             let limits = Limits { max_bytes: config.spool_max_bytes };
             local::spool(what, &config.state_dir.join("spool"), limits, &time, command.output)?;
         }
-        ["enroll" | "run" | "status" | "test"] => perform_async(command, words[0], time)?,
+        ["enroll" | "run" | "status" | "test" | local::FETCH_LINK] => perform_async(command, words[0], time)?,
         ["helper"] if command.check => {
             load(command)?;
             helper::check(&helper_settings(command)?)?;
@@ -147,13 +148,15 @@ fn perform_async(command: &Command, word: &str, time: TimeSource) -> Result<(), 
         match word {
             "patch" | "action" => {
                 let order = PatchOrder { what: patch_command(command)?, now: command.now, reason: command.reason.clone() };
-                local::patch(&order, &helper_settings(command)?.socket, &config.state_dir, command.output).await
+                local::patch(&order, &helper_settings(command)?.socket, (&command.config, &config.state_dir), command.output)
+                    .await
             }
             "enroll" => {
                 let settings = daemon::settings(&config)?;
                 local::enroll(&config.state_dir, &settings, command.join_file.clone(), command.again, &time, command.output).await
             }
             "reach" => local::reach(&config.state_dir, daemon::settings(&config)?, &time, command.output).await,
+            local::FETCH_LINK => Ok(local::tell(fetch_link(&config, &time, command.output).await)?),
             "status" => local::status(&config, &time, command.output).await,
             "test" => local::test(&config.state_dir, command.note.clone(), command.no_wait, command.output).await,
             _ => daemon::run(config, time).await,
@@ -168,6 +171,18 @@ fn perform_async(command: &Command, word: &str, time: TimeSource) -> Result<(), 
     })
 }
 
+/// The child of `patch apply LINK`.
+async fn fetch_link(config: &Config, time: &TimeSource, output: Output) -> Result<(), Failure> {
+    let link = local::link_on_stdin()?;
+    // A box that is not enrolled may fetch too.
+    let enrolled = Identity::load(&config.state_dir).ok();
+    let proxy = daemon::settings(config)?.proxy;
+    let clock = TrustedClock::new(time.clone(), &config.state_dir);
+    let way = LinkWay::to(&link, system_roots(enrolled.as_ref()), proxy.as_ref(), &clock)?;
+    let fetch = LinkFetch { way: &way, settings: &config.patches, state_dir: &config.state_dir, time, output };
+    fetch.run(&link).await
+}
+
 fn helper_settings(command: &Command) -> Result<helper::Settings, Failure> {
     helper::Settings::load(&command.helper_config).map_err(usage)
 }
@@ -178,7 +193,7 @@ fn patch_command(command: &Command) -> Result<PatchCommand, Failure> {
         ["patch", "list"] => PatchCommand::List { actions: false },
         ["patch", "history"] => PatchCommand::History { actions: false },
         ["patch", "status"] => PatchCommand::Status,
-        ["patch", "verify", file] => PatchCommand::Verify(file.into()),
+        ["patch", "verify", file] => PatchCommand::Verify((*file).to_owned()),
         ["patch", "apply", what] | ["action", "run", what] => PatchCommand::Apply((*what).to_owned()),
         ["patch" | "action", "refuse", sha256] => PatchCommand::Refuse((*sha256).to_owned()),
         ["patch", "rollback"] => PatchCommand::Rollback { agent: false },

@@ -94,6 +94,7 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     let patching =
         Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, checker: &checker, contact: &contact, workers };
     let desk = helper.map(|helper| patching.start(helper, &mut life)).transpose()?;
+    let patch_news = desk.as_ref().map(|desk| Arc::clone(&desk.help_now));
     let polling = Polling {
         spool,
         uplink: Arc::clone(&uplink),
@@ -107,7 +108,7 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     };
     life.spawn("poll", poll::run(polling, polling_stop));
     life.spawn("renew", renewal::run(Renewing { uplink, contact, state_dir: config.state_dir.clone() }, renewing_stop));
-    life.spawn("local", answer_requests(Answering { state_dir: config.state_dir.clone(), facts }, answering_stop));
+    life.spawn("local", answer_requests(Answering { state_dir: config.state_dir.clone(), facts, patch_news }, answering_stop));
     Ok(life.run().await?)
 }
 
@@ -132,6 +133,7 @@ impl Patches<'_> {
             services: self.config.services.clone(),
             contact: self.contact.clone(),
             checker: Arc::clone(self.checker),
+            time: self.time.clone(),
         };
         let stop = life.stop_signal();
         life.spawn("patch", patch::run(patching, stop));

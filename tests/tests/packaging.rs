@@ -47,7 +47,8 @@ async fn systemd_finds_nothing_to_complain_about_in_the_units() -> Result<()> {
     }
     let folder = tempfile::tempdir()?;
     for (name, place, _) in UNITS {
-        let verdict = systemd_analyze(&["verify", "--recursive-errors=no"], &unit_of_this_build(name, place, folder.path())?).await?;
+        let verdict =
+            systemd_analyze(&["verify", "--recursive-errors=no"], &unit_of_this_build(name, place, folder.path())?).await?;
         assert_eq!((verdict.code, verdict.stderr.as_str()), (0, ""), "{name}");
     }
     Ok(())

@@ -15,11 +15,11 @@ use mainstay_patchkit::verify::Verified;
 use mainstay_shared::check::ServiceState;
 use mainstay_shared::patch::{AGENT, PatchProgress, PatchStep};
 
+use super::disk::io_refusal;
 use super::engine::Plan;
 use super::protocol::Answer;
 use super::rules;
 use super::state::{AgreedBy, How, Install, Known, Stage, Subject};
-use super::tree::io_refusal;
 use super::verbs::{Helper, Speaker, refused};
 
 /// Room for folders and the file system's own needs, per entry and in all.
@@ -85,12 +85,13 @@ impl Helper {
         services: &BTreeMap<String, ServiceState>,
         say: &mut dyn FnMut(Answer),
     ) -> Result<PatchStep, Refusal> {
-        let (opened, verified) = self.judge_kept(&file.sha256)?;
-        let seal = self.seal(&verified);
+        let (opened, unread) = self.judge_kept(file)?;
+        let verified = unread.header();
+        let seal = self.seal(verified);
         match &verified.manifest.body {
             Body::Action(action) => self.engine.act(&file.sha256, &verified.manifest.name, action, seal),
             Body::Patch(patch) => {
-                let install = self.plan(file, patch, &verified, services)?;
+                let install = self.plan(file, patch, verified, services)?;
                 let plan = Plan { sha256: file.sha256.clone(), install, seal, payload: patch.payload.clone() };
                 let mut payload = Section { file: opened, at: verified.payload_offset, left: verified.payload_length };
                 let offer_id = file.offer_id.clone().unwrap_or_default();

@@ -10,10 +10,17 @@ mod enroll;
 mod probe_message;
 mod reach;
 mod spool_files;
+mod link_progress;
+mod link;
+mod link_fetch;
 mod patch;
 mod patch_receipt;
 
+use serde::{Deserialize, Serialize};
+
 pub(crate) use enroll::enroll;
+pub(crate) use link::FETCH_LINK;
+pub(crate) use link_fetch::{LinkFetch, link_on_stdin, tell};
 pub(crate) use patch::{PatchCommand, PatchOrder, patch};
 pub(crate) use patch_receipt::patch_receipt;
 pub(crate) use probe_message::test;
@@ -24,7 +31,8 @@ pub(crate) use status::{Facts, status};
 pub(crate) use words::{HELP, Lang, pick};
 
 /// How a command failed, as the process's exit code (sysexits.h); 0 is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Exit {
     /// A patch did not serve and was taken back; the version before runs.
     RolledBack = 10,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -13,9 +13,10 @@ use mainstay_shared::check::ServiceState;
 use mainstay_shared::patch::{AGENT, PatchKind, PatchProgress, PatchStep};
 
 use super::words::pick;
-use super::{Exit, Failure, Output, say_json, socket};
+use super::{Exit, Failure, Output, link, say_json, socket};
 use crate::helper::Conversation;
 use crate::helper::protocol::{Answer, KnownFile, Request};
+use crate::uplink::Link;
 
 mod print;
 
@@ -37,9 +38,9 @@ pub(crate) enum PatchCommand {
     },
     /// What is installed, and what is under way.
     Status,
-    /// What a file is.
-    Verify(PathBuf),
-    /// Agree and begin; a file or the beginning of a hash.
+    /// What a file is, or the file of a link.
+    Verify(String),
+    /// Agree and begin; a file, the link of a mail or the beginning of a hash.
     Apply(String),
     /// Refuse; the beginning of a hash.
     Refuse(String),
@@ -63,6 +64,7 @@ pub(crate) struct PatchOrder {
 
 struct Desk<'a> {
     helper: Conversation,
+    config: &'a Path,
     state_dir: &'a Path,
     output: Output,
 }
@@ -71,28 +73,26 @@ struct Desk<'a> {
 ///
 /// # Errors
 /// [`Exit::Unavailable`] without a helper, and what the helper says by its own exit codes.
-pub(crate) async fn patch(order: &PatchOrder, socket: &Path, state_dir: &Path, output: Output) -> Result<(), Failure> {
+pub(crate) async fn patch(
+    order: &PatchOrder,
+    socket: &Path,
+    (config, state_dir): (&Path, &Path),
+    output: Output,
+) -> Result<(), Failure> {
     let helper = Conversation::open(socket)
         .with_context(|| format!("{}: the helper does not answer", socket.display()))
         .map_err(|error| Failure::new(Exit::Unavailable, error))?;
-    let mut desk = Desk { helper, state_dir, output };
-    match &order.what {
-        PatchCommand::List { actions } => desk.list(*actions, false),
-        PatchCommand::History { actions } => desk.list(*actions, true),
-        PatchCommand::Status => desk.status(),
-        PatchCommand::Verify(path) => {
-            let file = open(path)?;
-            let answer = desk.ask(&Request::Verify, Some(&file))?;
-            desk.show(answer).map(drop)
-        }
-        PatchCommand::Apply(what) => desk.apply(what, order.now).await,
-        PatchCommand::Refuse(what) => desk.refuse(what, &order.reason),
-        PatchCommand::Rollback { agent } => {
-            let answer = desk.ask(&Request::Rollback { agent: *agent }, None)?;
-            let file = desk.show(answer)?;
-            if file.step == PatchStep::RolledBack { Ok(()) } else { desk.ended(&file) }
-        }
+    let looks = matches!(
+        order.what,
+        PatchCommand::List { .. } | PatchCommand::History { .. } | PatchCommand::Status | PatchCommand::Verify(_)
+    );
+    let desk = Desk { helper, config, state_dir, output };
+    let ended = desk.perform(order).await;
+    if !looks {
+        // An agent that does not run tells when it does.
+        socket::tell_patch_news(state_dir).await.ok();
     }
+    ended
 }
 
 fn open(path: &Path) -> Result<File, Failure> {
@@ -119,6 +119,25 @@ fn refusal(code: &str, detail: &str) -> Failure {
 }
 
 impl Desk<'_> {
+    async fn perform(mut self, order: &PatchOrder) -> Result<(), Failure> {
+        match &order.what {
+            PatchCommand::List { actions } => self.list(*actions, false),
+            PatchCommand::History { actions } => self.list(*actions, true),
+            PatchCommand::Status => self.status(),
+            PatchCommand::Verify(what) => {
+                let answer = self.hand_over(&Request::Verify, what)?;
+                self.show(answer).map(drop)
+            }
+            PatchCommand::Apply(what) => self.apply(what, order.now).await,
+            PatchCommand::Refuse(what) => self.refuse(what, &order.reason),
+            PatchCommand::Rollback { agent } => {
+                let answer = self.ask(&Request::Rollback { agent: *agent }, None)?;
+                let file = self.show(answer)?;
+                if file.step == PatchStep::RolledBack { Ok(()) } else { self.ended(&file) }
+            }
+        }
+    }
+
     fn ask(&mut self, request: &Request, file: Option<&File>) -> Result<Answer, Failure> {
         let output = self.output;
         let answer = self.helper.ask(request, file, &mut |progress| hear(output, &progress)).map_err(unavailable)?;
@@ -182,10 +201,27 @@ impl Desk<'_> {
         }
     }
 
+    /// Asks with the file, or with what a link brings.
+    fn hand_over(&mut self, request: &Request, what: &str) -> Result<Answer, Failure> {
+        if !Link::is_meant(what) {
+            return self.ask(request, Some(&open(Path::new(what))?));
+        }
+        let fetched = link::fetch(what, self.config, self.state_dir, self.output)?;
+        let answer = self.ask(request, Some(&fetched.file));
+        // What was only looked at, or could not be taken now, need not be fetched twice.
+        let keep = match &answer {
+            Ok(_) => *request == Request::Verify,
+            Err(failure) => failure.exit != Exit::Refused,
+        };
+        if !keep {
+            fetched.remove();
+        }
+        answer
+    }
+
     async fn apply(&mut self, what: &str, now: bool) -> Result<(), Failure> {
-        let path = Path::new(what);
-        let mut file = if path.is_file() {
-            let answer = self.ask(&Request::Take { offer_id: None }, Some(&open(path)?))?;
+        let mut file = if Link::is_meant(what) || Path::new(what).is_file() {
+            let answer = self.hand_over(&Request::Take { offer_id: None }, what)?;
             let Answer::File(file) = answer else { return Err(unexpected(&answer)) };
             file
         } else {

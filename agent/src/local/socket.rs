@@ -1,11 +1,12 @@
 //! The Unix socket between a command and the running agent: one JSON line asks, one JSON line answers.
 //!
-//! Only the agent's own user and root can open it. It answers three questions, `status`, `look` and `test`; nothing can be changed
+//! Only the agent's own user and root can open it. It answers `status`, `look` and `test`, and is told of patch news; nothing can be changed
 //! through it.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -20,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
 
 use super::status::{Facts, StatusReport};
 use crate::checks::look;
@@ -41,6 +43,8 @@ pub(super) enum Request {
     Status,
     /// Ask every business service now.
     Look,
+    /// The administrator had the helper do something: the vendor shall hear of it now.
+    PatchNews,
     /// Send a test message.
     Test {
         /// Who asks.
@@ -76,6 +80,8 @@ pub(crate) struct Answering {
     pub(crate) state_dir: PathBuf,
     /// What `status` shows.
     pub(crate) facts: Facts,
+    /// Has the story of patches look at the helper; none on a box without patches.
+    pub(crate) patch_news: Option<Arc<Notify>>,
 }
 
 fn path_in(state_dir: &Path) -> PathBuf {
@@ -97,8 +103,8 @@ pub(crate) async fn answer_requests(answering: Answering, stop: StopSignal) -> a
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if asked.len() < 8 => {
-                    let facts = answering.facts.clone();
-                    asked.spawn_local(async move { answer(stream, &facts).await });
+                    let (facts, news) = (answering.facts.clone(), answering.patch_news.clone());
+                    asked.spawn_local(async move { answer(stream, &facts, news.as_deref()).await });
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -119,13 +125,19 @@ pub(crate) async fn answer_requests(answering: Answering, stop: StopSignal) -> a
     }
 }
 
-async fn answer(stream: UnixStream, facts: &Facts) -> anyhow::Result<()> {
+async fn answer(stream: UnixStream, facts: &Facts, patch_news: Option<&Notify>) -> anyhow::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     tokio::time::timeout(ASK_TIMEOUT, BufReader::new(read.take(MAX_LINE_BYTES)).read_line(&mut line)).await??;
     let answer = match serde_json::from_str(&line)? {
         Request::Status => serde_json::to_string(&facts.report())?,
         Request::Look => serde_json::to_string(&look(&facts.checker, &facts.services).await)?,
+        Request::PatchNews => {
+            if let Some(news) = patch_news {
+                news.notify_one();
+            }
+            serde_json::to_string(&())?
+        }
         Request::Test { note, no_wait } => match send_test(facts, &note, no_wait).await {
             Ok(answer) => serde_json::to_string(&answer)?,
             Err(error) => serde_json::to_string(&Refusal { refused: format!("{error:#}") })?,
@@ -172,6 +184,14 @@ pub(super) async fn ask_status(state_dir: &Path) -> std::io::Result<StatusReport
 /// When none runs, or this user may not ask it.
 pub(super) async fn ask_look(state_dir: &Path) -> std::io::Result<BTreeMap<String, ServiceState>> {
     ask(state_dir, &Request::Look, LOOK_TIMEOUT).await
+}
+
+/// Has the running agent tell the vendor what the helper has done.
+///
+/// # Errors
+/// When none runs, or this user may not ask it: then it tells when it looks by itself.
+pub(super) async fn tell_patch_news(state_dir: &Path) -> std::io::Result<()> {
+    ask(state_dir, &Request::PatchNews, ASK_TIMEOUT).await
 }
 
 /// Has the running agent send a test message.

@@ -39,6 +39,13 @@ pub(crate) fn pick<'a>(lang: Lang, zh: &'a str, en: &'a str) -> &'a str {
     }
 }
 
+/// `label` filled up to `columns` of a terminal, where a Chinese character takes two; one blank at least.
+pub(super) fn padded(label: &str, columns: usize) -> String {
+    let wide = |c: char| matches!(c, '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{a4cf}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}' | '\u{fe30}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff60}' | '\u{ffe0}'..='\u{ffe6}' | '\u{20000}'..='\u{3fffd}');
+    let taken: usize = label.chars().map(|c| if wide(c) { 2 } else { 1 }).sum();
+    format!("{label}{}", " ".repeat(columns.saturating_sub(taken).max(1)))
+}
+
 /// A service's state.
 pub(super) fn state_word(lang: Lang, state: ServiceState) -> &'static str {
     match state {
@@ -62,8 +69,8 @@ mainstay-agent：监测本设备及其业务服务，经 HTTPS 向服务中心�
   test [--note 文字] [--no-wait]        发送一条测试消息，显示经过验证的回执（--no-wait：写盘接受后即返回）
   test reach                            试连服务中心一次（不写入任何内容）
   patch list|status|history             补丁：待处理（含六位验证码与安装窗口）、当前版本、历史
-  patch verify 文件                     只验证，不保留
-  patch apply 文件|SHA256 [--now]       同意并安装；--now：不等安装窗口
+  patch verify 文件|链接                只验证，不保留
+  patch apply 文件|链接|SHA256 [--now]  同意并安装（链接：邮件中的链接，由本设备下载）；--now：不等安装窗口
   patch refuse SHA256 --reason 文字     拒绝，理由会告知厂商
   patch rollback [agent]                回到上一版本（agent：代理程序自身）
   patch receipt [--out 文件]            写出签名回执，供离线带回或邮寄给厂商
@@ -86,8 +93,8 @@ Usage: mainstay-agent [--config FILE] [--lang zh|en] [--json] COMMAND
   test [--note TEXT] [--no-wait]        send a test message, show its verified receipt (--no-wait: only until it is on the disk)
   test reach                            try one request to the collector; writes nothing
   patch list|status|history             patches: what waits (with code and install windows), what runs, what was
-  patch verify FILE                     verify only, keep nothing
-  patch apply FILE|SHA256 [--now]       agree and install; --now: without waiting for the window
+  patch verify FILE|LINK                verify only, keep nothing
+  patch apply FILE|LINK|SHA256 [--now]  agree and install; LINK: the one of the mail, this box downloads; --now: outside the window
   patch refuse SHA256 --reason TEXT     refuse; the vendor is told the reason
   patch rollback [agent]                back to the version before (agent: of the agent itself)
   patch receipt [--out FILE]            write the signed receipt, to be carried or mailed to the vendor
@@ -100,3 +107,20 @@ Usage: mainstay-agent [--config FILE] [--lang zh|en] [--json] COMMAND
 
 Exit codes: 0 done; 10 rolled back; 11 refused; 12 needs consent; 13 needs a person; 64 usage or configuration; 65 damaged data; 69 no answer; 70 internal; 75 try later; 77 not allowed or not enrolled",
 );
+
+#[cfg(test)]
+mod tests {
+    use super::padded;
+
+    #[test]
+    fn labels_of_both_languages_end_in_the_same_column() {
+        for (label, shown) in [
+            ("bytes", "bytes     |"),
+            ("说明", "说明      |"),
+            ("原因：", "原因：    |"),
+            ("an endless label", "an endless label |"),
+        ] {
+            assert_eq!(format!("{}|", padded(label, 10)), shown);
+        }
+    }
+}

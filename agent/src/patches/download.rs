@@ -148,13 +148,9 @@ impl Download<'_> {
     }
 
     async fn keep_to_bandwidth(&self, sent_bytes: u64, began: Duration) {
-        if self.max_kib_per_s == 0 {
-            return;
-        }
-        let due_ms = sent_bytes.saturating_mul(1000) / (u64::from(self.max_kib_per_s) << 10);
         let took = self.time.monotonic().saturating_sub(began);
-        let ahead = Duration::from_millis(due_ms).saturating_sub(took);
-        if ahead > Duration::from_millis(20) {
+        let ahead = ahead_of_bandwidth(self.max_kib_per_s, sent_bytes, took);
+        if !ahead.is_zero() {
             tokio::time::sleep(ahead).await;
         }
     }
@@ -213,7 +209,18 @@ fn write(
     Ok(())
 }
 
-fn sha256_of(path: &Path) -> io::Result<String> {
+/// How long to wait after `sent_bytes` in `took`, so that the line gives no more than `max_kib_per_s`; 0: no limit.
+pub(crate) fn ahead_of_bandwidth(max_kib_per_s: u32, sent_bytes: u64, took: Duration) -> Duration {
+    if max_kib_per_s == 0 {
+        return Duration::ZERO;
+    }
+    let due_ms = sent_bytes.saturating_mul(1000) / (u64::from(max_kib_per_s) << 10);
+    let ahead = Duration::from_millis(due_ms).saturating_sub(took);
+    if ahead > Duration::from_millis(20) { ahead } else { Duration::ZERO }
+}
+
+/// The SHA-256 of a file, hex.
+pub(crate) fn sha256_of(path: &Path) -> io::Result<String> {
     let (mut file, mut context) = (File::open(path)?, digest::Context::new(&digest::SHA256));
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {

@@ -14,10 +14,10 @@ mod helper_client;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use download::{Download, Ended, Point, free_bytes};
+pub(crate) use download::{Download, Ended, Point, ahead_of_bandwidth, free_bytes, sha256_of};
 pub(crate) use helper_client::{HelperClient, HelperError, Limit};
 pub(crate) use keeper::Keeper;
 pub(crate) use metadata::Metadata;
 pub(crate) use progress::Progress;
-pub(crate) use rules::{GiveUp, Limits, Next, next};
+pub(crate) use rules::{GiveUp, IDLE, Limits, Next, TICK, next, until_next};
 pub(crate) use state::{Book, Held, Stage, Typed};

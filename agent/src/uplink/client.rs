@@ -124,7 +124,7 @@ impl Uplink {
     ) -> anyhow::Result<Outcome<A>> {
         let session = self.session();
         let trust = Trust::Roots(session.identity.roots());
-        let http = http_client(tls::client_config(trust, None, &self.clock)?, self.settings.proxy.as_ref())?;
+        let http = http_client(tls::client_config(trust, None, &self.clock)?, self.settings.proxy.as_ref(), true)?;
         let addresses = self.settings.addresses_or(&session.identity.addresses);
         Ok(post_in_turn(&http, &addresses, &self.preferred, path, body, timeout, &self.clock).await)
     }
@@ -133,7 +133,7 @@ impl Uplink {
 impl Session {
     fn new(identity: Identity, settings: &Settings, clock: &TrustedClock) -> anyhow::Result<Self> {
         let config = tls::client_config(Trust::Roots(identity.roots()), Some(&identity), clock)?;
-        Ok(Self { http: http_client(config, settings.proxy.as_ref())?, identity })
+        Ok(Self { http: http_client(config, settings.proxy.as_ref(), true)?, identity })
     }
 }
 
@@ -160,15 +160,15 @@ pub(super) async fn post_pinned<B: Serialize, A: DeserializeOwned>(
     path: &str,
     body: &B,
 ) -> anyhow::Result<Outcome<A>> {
-    let http = http_client(tls::client_config(Trust::Pin(pin), None, clock)?, settings.proxy.as_ref())?;
+    let http = http_client(tls::client_config(Trust::Pin(pin), None, clock)?, settings.proxy.as_ref(), true)?;
     let preferred = AtomicUsize::new(0);
     Ok(post_in_turn(&http, addresses, &preferred, path, body, Duration::from_secs(60), clock).await)
 }
 
-fn http_client(tls: rustls::ClientConfig, proxy: Option<&Proxy>) -> anyhow::Result<reqwest::Client> {
+pub(super) fn http_client(tls: rustls::ClientConfig, proxy: Option<&Proxy>, https_only: bool) -> anyhow::Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
-        .https_only(true)
+        .https_only(https_only)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .user_agent(concat!("mainstay-agent/", env!("CARGO_PKG_VERSION")))

@@ -13,18 +13,18 @@ use super::client::{Uplink, with_causes};
 use super::{Outcome, rules};
 
 /// Nothing for so long: the connection is dead.
-const STALLED: Duration = Duration::from_secs(60);
+pub(super) const STALLED: Duration = Duration::from_secs(60);
 /// One address gets so long to answer at all.
 const ANSWERS: Duration = Duration::from_secs(15);
 /// The longest refusal that is read.
 const MAX_REFUSAL_BYTES: usize = 16 << 10;
 /// The longest tag that is kept.
-const MAX_TAG_CHARS: usize = 200;
+pub(super) const MAX_TAG_CHARS: usize = 200;
 
 /// The begin of a file, or of the rest of it.
 #[derive(Debug)]
 pub(crate) struct Body {
-    response: reqwest::Response,
+    pub(super) response: reqwest::Response,
     /// Where in the file it begins.
     pub(crate) from: u64,
     /// Tells one content of that name from another.
@@ -120,6 +120,6 @@ async fn refusal(mut response: reqwest::Response, after: Option<Duration>) -> Ou
 }
 
 /// `bytes 5-9/10` begins at 5.
-fn begin_of_range(header: &str) -> Option<u64> {
+pub(super) fn begin_of_range(header: &str) -> Option<u64> {
     header.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }

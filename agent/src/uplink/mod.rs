@@ -9,6 +9,7 @@ mod tls;
 mod rules;
 mod client;
 mod fetch;
+mod link;
 mod certify;
 #[cfg(test)]
 mod stand_in;
@@ -22,6 +23,7 @@ pub(crate) use client::{Proxy, Settings, Uplink};
 pub(crate) use clock::TrustedClock;
 pub(crate) use fetch::Body;
 pub(crate) use identity::{Identity, IdentityError, Validity};
+pub(crate) use link::{Link, LinkAnswer, LinkWay, system_roots, wait_before};
 pub(crate) use rules::{AfterRefusal, Backoff, BatchSize, renewal_is_due};
 #[cfg(test)]
 pub(crate) use stand_in::{Answer, Asked, Authority, StandIn};

@@ -125,19 +125,40 @@ pub(crate) async fn decide(world: &World, token: &str, typed: &Typed) -> anyhow:
     Ok(carried)
 }
 
-/// Counts a download and answers the file to be sent; `None`: no such link, too many, or the file is not good any more.
+/// What becomes of a wish to download.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, never kept")]
+pub(crate) enum Download {
+    /// Counted: this file is to be sent, or a part of it.
+    File(ReleaseFile),
+    /// Every offer of the link is over.
+    Over,
+    /// The file lies there no more as it was offered.
+    NotGood,
+    /// There were enough.
+    TooMany,
+    /// No such link, or no longer.
+    NoLink,
+}
+
+/// Counts a download and answers the file to be sent. A part of it counts like the whole, or nobody would have to ask for the whole.
 ///
 /// # Errors
 /// If the database refuses.
-pub(crate) async fn download(world: &World, token: &str) -> anyhow::Result<Option<ReleaseFile>> {
+pub(crate) async fn download(world: &World, token: &str) -> anyhow::Result<Download> {
     let now = world.time.now();
     Ok(transact!(world.db, Turn::Console, |tx| {
-        let Some(behind) = behind(tx, token, now).await? else { return Ok(None) };
+        let Some(behind) = behind(tx, token, now).await? else { return Ok(Download::NoLink) };
         let open: Vec<&OfferRow> =
             behind.offers.iter().map(|(offer, _)| offer).filter(|offer| offer.ended_at.is_none()).collect();
-        let same = behind.file.state == FileState::Good && behind.file.sha256 == behind.link.sha256;
-        if open.is_empty() || !same || !links::count_download(tx, &behind.link.token_hash).await? {
-            return Ok(None);
+        if open.is_empty() {
+            return Ok(Download::Over);
+        }
+        if behind.file.state != FileState::Good || behind.file.sha256 != behind.link.sha256 {
+            return Ok(Download::NotGood);
+        }
+        if !links::count_download(tx, &behind.link.token_hash).await? {
+            return Ok(Download::TooMany);
         }
         // Told once a link: gateways and managers of downloads ask many times.
         if behind.link.downloads == 0 {
@@ -146,6 +167,6 @@ pub(crate) async fn download(world: &World, token: &str) -> anyhow::Result<Optio
                 note(tx, world, &actor, offer, ("downloaded", "", ""), now).await?;
             }
         }
-        Ok(Some(behind.file))
+        Ok(Download::File(behind.file))
     }))
 }

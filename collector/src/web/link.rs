@@ -6,17 +6,18 @@
 use askama::Template;
 use axum::body::Bytes;
 use axum::extract::{Form, Path, Query, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use mainstay_shared::patch::{Decision, PatchStep};
 use serde::Deserialize;
 
+use super::offers_view::{Step, steps};
 use super::shell::{PageError, PageResult, Said, Shell, back_to, error_page, page, said};
 use super::upload;
 use crate::appliances::Appliance;
 use crate::customers::{Language, store as customers};
 use crate::flow::World;
-use crate::flow::link_is_used::{self, Behind, Carried, Typed};
+use crate::flow::link_is_used::{self, Behind, Carried, Download, Typed};
 use crate::flow::receipt_is_read::receipt_is_read;
 use crate::notices::patch_mail::{notes_of, title_of};
 use crate::releases::life::OfferState;
@@ -37,6 +38,7 @@ struct BoxRow {
     /// Something was typed and the box has not answered yet.
     waits: bool,
     open: bool,
+    steps: Vec<Step>,
 }
 
 #[derive(Template)]
@@ -128,6 +130,7 @@ fn box_row(w: Words, offer: &OfferRow, appliance: &Appliance, site: String) -> B
         tone,
         waits,
         open: offer.ended_at.is_none() && before,
+        steps: steps(w, offer),
     }
 }
 
@@ -175,16 +178,22 @@ async fn carry(world: &World, token: &str, typed: Typed) -> Result<Response, Pag
     Ok(back_to(&format!("/p/{token}"), word))
 }
 
-/// `POST /p/{token}/download`: the whole file, counted.
-pub(crate) async fn download(State(world): State<World>, Path(token): Path<String>) -> Result<Response, PageError> {
-    let Some(file) = link_is_used::download(&world, &token).await? else {
-        return match link_is_used::look(&world, &token).await? {
-            None => Ok(gone(&world)),
-            Some(_) => Ok(back_to(&format!("/p/{token}"), "refused_no_download")),
-        };
+/// `POST /p/{token}/download`: the file, or the rest that a cut left (`Range` with `If-Range`), counted. `patch apply LINK` reads the words.
+pub(crate) async fn download(
+    State(world): State<World>,
+    Path(token): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, PageError> {
+    let no = |word: &str| Ok(back_to(&format!("/p/{token}"), word));
+    let file = match link_is_used::download(&world, &token).await? {
+        Download::File(file) => file,
+        Download::Over => return no("refused_offer_over"),
+        Download::NotGood => return no("refused_file_not_good"),
+        Download::TooMany => return no("refused_too_many_downloads"),
+        Download::NoLink => return Ok(gone(&world)),
     };
     let Some(place) = &world.repository else { return Ok(gone(&world)) };
-    let mut response = sending::answer(place, &file, None).await?.into_response();
+    let mut response = sending::answer(place, &file, Some(&headers)).await?.into_response();
     let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{}\"", file.file));
     response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition.map_err(anyhow::Error::from)?);
     Ok(response)
@@ -194,7 +203,7 @@ pub(crate) async fn download(State(world): State<World>, Path(token): Path<Strin
 pub(crate) async fn receipt(
     State(world): State<World>,
     Path(token): Path<String>,
-    headers: axum::http::HeaderMap,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, PageError> {
     let Some(behind) = link_is_used::look(&world, &token).await? else { return Ok(gone(&world)) };

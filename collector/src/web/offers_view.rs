@@ -1,9 +1,11 @@
 //! Offers of signed files as lines: where each stands, in words, with a bar for its progress. Text from the boxes stays text. Pure.
 
+use std::cmp::Ordering;
+
 use crate::releases::life::OfferState;
 use crate::releases::{OfferRow, kind_name};
 use crate::words::{Words, when};
-use mainstay_shared::patch::PatchStep;
+use mainstay_shared::patch::{PatchKind, PatchStep};
 
 /// One offer.
 #[derive(Debug, Clone)]
@@ -45,6 +47,40 @@ pub(crate) fn line(w: Words, offer: &OfferRow, appliance: &str, customer: &str, 
         progress: progress(offer),
         open: offer.ended_at.is_none(),
     }
+}
+
+/// A step of the way, for the picture of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) text: String,
+    /// `past`, `now`, `ahead`, `bad`.
+    pub(crate) mood: &'static str,
+}
+
+/// The way of an offer, one step after the other: where it is now, or where it ended.
+pub(crate) fn steps(w: Words, offer: &OfferRow) -> Vec<Step> {
+    let words: &[&str] =
+        if offer.kind == PatchKind::Action { &["here", "agreed", "ran"] } else { &["here", "agreed", "placed", "proved"] };
+    let (past, at) = match offer.state {
+        OfferState::Offered | OfferState::Box(PatchStep::Fetching) => (0, "now"),
+        OfferState::Box(PatchStep::AwaitingConsent) => (1, "now"),
+        OfferState::Box(PatchStep::AwaitingWindow | PatchStep::Applying) => (2, "now"),
+        OfferState::Box(PatchStep::Probation) => (3, "now"),
+        OfferState::Box(PatchStep::Done) => (words.len(), "past"),
+        OfferState::Box(PatchStep::RolledBack) => (3, "bad"),
+        OfferState::Box(PatchStep::Failed | PatchStep::Unknown) => (2, "bad"),
+        // A box that refuses the file itself never waited for a person.
+        OfferState::Box(PatchStep::Refused) => {
+            (usize::from(matches!(offer.reason.as_str(), "refused_by_customer" | "too_many_codes")), "bad")
+        }
+        OfferState::TakenBack | OfferState::Expired => (0, "ahead"),
+    };
+    let mood = |index: usize| match index.cmp(&past) {
+        Ordering::Less => "past",
+        Ordering::Equal => at,
+        Ordering::Greater => "ahead",
+    };
+    words.iter().enumerate().map(|(index, word)| Step { text: w.of("patch_way", word).into_owned(), mood: mood(index) }).collect()
 }
 
 fn tone(state: OfferState) -> &'static str {

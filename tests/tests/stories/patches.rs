@@ -2,119 +2,15 @@
 //! The real agent without rights, the real helper as root, the real collector. Without root they fail.
 
 use anyhow::{Context as _, Result};
-use e2e::collector::{Collector, MailWay, Settings};
-use e2e::database::Engine;
-use e2e::desk::Desk;
 use e2e::packing::packing;
-use e2e::patch_box::PatchBox;
 use e2e::patience::{A_WHILE, eventually};
-use e2e::scripted_mail::{Mood, ScriptedMailServer};
 use e2e::vendor::Vendor;
 use mainstay_patchkit::sample::tree_patch;
-use reqwest::Client;
 use ring::rand::SecureRandom as _;
 use semver::Version;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::scene::Scene;
-
-/// A vendor, its collector with mail, and one box.
-struct Play {
-    scene: Scene,
-    vendor: Vendor,
-    post: ScriptedMailServer,
-    patched: PatchBox,
-    appliance: String,
-    engineer: Desk,
-}
-
-impl Play {
-    async fn begins(helper: &str, patches: &str) -> Result<Self> {
-        let post = ScriptedMailServer::start(Mood::Accepts).await?;
-        let mail = Some(MailWay { port: post.port(), ca_file: None });
-        let settings = Settings { mail, releases: true, ..Settings::default() };
-        let mut collector = Collector::founded(Engine::Sqlite, settings).await?;
-        // A node reads its online keys when it starts.
-        let vendor = Vendor::of(&collector).await?;
-        collector.start().await?;
-        let scene = Scene { desk: Desk::of(&collector).await?, collector };
-        let lin = scene.collector.account("lin", "system_engineer").await?;
-        let engineer = Desk::of_account(&scene.collector.web_url(), &lin).await?;
-        let patched = PatchBox::enrolled(&scene.collector.join_string(&[]).await?, &vendor.root, helper, patches).await?;
-        let mut play = Self { scene, vendor, post, patched, appliance: String::new(), engineer };
-        play.appliance = eventually("the box to say what runs on it", A_WHILE, async || {
-            let boxes = play.scene.desk.list("/appliances").await?;
-            let Some(id) = boxes.first().and_then(|one| one["id"].as_str().or(one["appliance_id"].as_str())) else {
-                return Ok(None);
-            };
-            let told = play.scene.desk.get(&format!("/appliances/{id}/patches")).await?;
-            Ok((told["installed"]["version"] == "2.0.0").then(|| id.to_owned()))
-        })
-        .await
-        .with_context(|| play.patched.logs())?;
-        Ok(play)
-    }
-
-    /// Publishes a version; the file's name. Its service answers unless `content` begins with `broken`.
-    async fn publishes(&mut self, version: Version, content: &[u8]) -> Result<String> {
-        let file = self.vendor.publish_patch(version, &packing("/bin/sleep", content)?)?;
-        self.is_listed(&file).await?;
-        Ok(file)
-    }
-
-    async fn is_listed(&self, file: &str) -> Result<()> {
-        eventually("the collector to find the file good", A_WHILE, async || {
-            let listed = self.scene.collector.command(&["releases", "list"]).await?.stdout;
-            Ok(listed.lines().any(|line| line.contains(file) && line.contains("good")).then_some(()))
-        })
-        .await
-    }
-
-    /// Offers a file to the box; what the collector answers.
-    async fn offers(&self, file: &str) -> Result<Value> {
-        let wish = json!({"appliances": [self.appliance], "ordered": true, "mail": true});
-        let told = self.engineer.post(&format!("/releases/{file}/offers"), &wish).await?;
-        Ok(told[0].clone())
-    }
-
-    async fn offer_stands(&self, offer: &str, state: &str) -> Result<Value> {
-        let path = format!("/appliances/{}/patches", self.appliance);
-        let mut seen = Value::Null;
-        eventually(&format!("the offer to be {state}"), A_WHILE, async || {
-            seen = self.scene.desk.get(&path).await?;
-            let offers = seen["offers"].as_array().cloned().unwrap_or_default();
-            Ok(offers.into_iter().find(|one| one["offer_id"] == offer && one["state"] == state))
-        })
-        .await
-        .with_context(|| format!("{seen:#}\n{}", self.patched.logs()))
-    }
-
-    /// The page that the mail of the newest offer leads to.
-    async fn link(&self) -> Result<String> {
-        eventually("a mail with a link", A_WHILE, async || {
-            let mails = self.post.taken();
-            let text = mails.iter().rev().find_map(|taken| {
-                let at = taken.mail.text.find("/p/")?;
-                Some(taken.mail.text[at..].split(|c: char| c.is_whitespace() || c == '>' || c == '?').next()?.to_owned())
-            });
-            Ok(text.map(|path| format!("{}{path}", self.scene.collector.web_url())))
-        })
-        .await
-    }
-
-    async fn types(&self, link: &str, verb: &str, fields: &[(&str, &str)]) -> Result<String> {
-        let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
-        let origin = self.scene.collector.web_url();
-        let form = fields.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&");
-        let request = client.post(format!("{link}/{verb}")).header("Origin", origin).body(form);
-        let answer = request.header("Content-Type", "application/x-www-form-urlencoded").send().await?;
-        Ok(format!("{} {:?}", answer.status(), answer.headers().get("location")))
-    }
-
-    fn offer_id(offered: &Value) -> Result<String> {
-        Ok(offered["offer_id"].as_str().with_context(|| format!("an offer: {offered}"))?.to_owned())
-    }
-}
+use crate::play::Play;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_patch_approved_at_its_link_with_the_boxs_code_is_installed_and_a_bad_one_goes_back_by_itself() -> Result<()> {

@@ -7,7 +7,7 @@ use std::io::IsTerminal as _;
 use mainstay_shared::patch::{Installed, PatchKind, PatchStep};
 
 use super::super::say;
-use super::super::words::{Lang, pick};
+use super::super::words::{Lang, padded, pick};
 use crate::helper::protocol::KnownFile;
 
 /// A step in words.
@@ -60,7 +60,7 @@ pub(super) fn installed(installed: Option<&Installed>, lang: Lang) {
 
 fn line(lang: Lang, zh: &str, en: &str, value: &str) {
     if !value.is_empty() {
-        say(format_args!("  {:<28}{value}", pick(lang, zh, en)));
+        say(format_args!("  {}{value}", padded(pick(lang, zh, en), 28)));
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::IsTerminal as _;
 use mainstay_shared::check::ServiceState;
 
 use super::super::say;
-use super::super::words::{Lang, pick, state_word};
+use super::super::words::{Lang, padded, pick, state_word};
 use super::{ServiceStatus, StatusReport, Unreported};
 
 /// Prints `report`.
@@ -17,9 +17,7 @@ pub(super) fn print(report: &StatusReport, lang: Lang) {
     let good_or_bad = |good: bool, text: &str| paint(if good { "32" } else { "31" }, text);
     let line = |zh: &str, en: &str, value: String| {
         let label = pick(lang, zh, en);
-        // A Chinese character takes two columns of a terminal.
-        let columns: usize = label.chars().map(|c| if c.is_ascii() { 1 } else { 2 }).sum();
-        say(format_args!("{label}{}{value}", " ".repeat(18usize.saturating_sub(columns).max(1))));
+        say(format_args!("{}{value}", padded(label, 18)));
     };
     let running = if report.running { pick(lang, "运行中", "running") } else { pick(lang, "未运行", "not running") };
     let safe = if report.safe_mode { pick(lang, "（安全模式）", " (safe mode)") } else { "" };

@@ -10,7 +10,7 @@ use super::{Shop, patch, rolled_back};
 use crate::db::Db;
 use crate::db::testing::both_databases;
 use crate::flow::file_is_offered::Wish;
-use crate::flow::link_is_used::{self, Carried, Typed};
+use crate::flow::link_is_used::{self, Carried, Download, Typed};
 use crate::flow::receipt_is_read::receipt_is_read;
 
 both_databases!(
@@ -62,9 +62,10 @@ async fn a_link_carries_six_digits_to_the_box_and_does_nothing_else(db: Db) {
     }
     assert_eq!(link_is_used::decide(world, &token, &typed("111111", Decision::Approve)).await.expect("asks"), Carried::TooMany);
     for _ in 0..50 {
-        assert!(link_is_used::download(world, &token).await.expect("asks").is_some());
+        assert!(matches!(link_is_used::download(world, &token).await.expect("asks"), Download::File(_)));
     }
-    assert!(link_is_used::download(world, &token).await.expect("asks").is_none(), "fifty at most");
+    assert!(matches!(link_is_used::download(world, &token).await.expect("asks"), Download::TooMany), "fifty at most");
+    assert!(matches!(link_is_used::download(world, &"0".repeat(64)).await.expect("asks"), Download::NoLink));
     let mut conn = world.db.read().await.expect("reads");
     let kept: Vec<String> =
         sqlx::query_scalar("SELECT body FROM events WHERE tenant_id = 'bank'").fetch_all(&mut *conn).await.expect("reads");
