@@ -25,4 +25,5 @@ mod patch_people;
 mod patches;
 mod patch_reports;
 mod captured;
+mod bad_versions;
 mod own_update;
