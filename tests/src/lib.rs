@@ -15,6 +15,7 @@ pub mod connect_proxy;
 pub mod mailbox;
 pub mod postfix;
 pub mod scripted_mail;
+pub mod s3_server;
 pub mod browser;
 pub mod business;
 pub mod machine_clock;
