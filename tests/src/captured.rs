@@ -30,14 +30,12 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::browser::install_crypto;
 use crate::collector::Collector;
-
-/// How long it keeps a poll for which it has nothing.
-const KEEPS: Duration = Duration::from_millis(500);
 
 /// The enemy.
 #[derive(Debug)]
@@ -49,6 +47,8 @@ pub struct Captured {
 #[derive(Debug)]
 struct Shared {
     epoch: CollectorEpoch,
+    /// There is something for those who wait.
+    news: Notify,
     says: Mutex<Says>,
     heard: Mutex<Heard>,
 }
@@ -85,7 +85,7 @@ impl Captured {
         let acceptor = acceptor(&collector.path("data/keys"), &collector.agents_listen())?;
         let listener = TcpListener::bind(collector.agents_listen()).await.context("the captured collector's address")?;
         let epoch = CollectorEpoch::random(&SystemRandom::new());
-        let shared = Arc::new(Shared { epoch, says: Mutex::default(), heard: Mutex::default() });
+        let shared = Arc::new(Shared { epoch, news: Notify::new(), says: Mutex::default(), heard: Mutex::default() });
         let mut serving = JoinSet::new();
         serving.spawn(accept(listener, acceptor, Arc::clone(&shared)));
         Ok(Self { shared, _serving: serving })
@@ -96,6 +96,7 @@ impl Captured {
         let id = random_hex_128(&SystemRandom::new());
         let expires_at = TimeSource::system().now().plus_ms(DAY_MS);
         lock(&self.shared.says).directives.push(Directive { id: id.clone(), ask, expires_at });
+        self.shared.news.notify_one();
         id
     }
 
@@ -301,9 +302,13 @@ impl Shared {
             heard.done.extend(request.done.iter().cloned());
             lock(&self.says).directives.retain(|directive| !heard.done.contains(&directive.id));
         }
-        if lock(&self.says).directives.is_empty() {
-            tokio::time::sleep(KEEPS).await;
-        }
+        let longest = Duration::from_secs(u64::from(request.wait_s));
+        let anything = async {
+            while lock(&self.says).directives.is_empty() {
+                self.news.notified().await;
+            }
+        };
+        drop(tokio::time::timeout(longest, anything).await);
         let directives = lock(&self.says).directives.clone();
         PollReply { directives, now: TimeSource::system().now(), collector_epoch: self.epoch.clone() }
     }

@@ -31,6 +31,18 @@ pub fn packing(program: &str, content: &[u8]) -> Result<Packing> {
     Ok(Packing { packed: pack(folder.path(), 1, &mut bytes)?, bytes })
 }
 
+/// A tree whose service eats memory until its own limit ends it.
+///
+/// # Errors
+/// Without a C compiler.
+pub fn memory_hog() -> Result<Packing> {
+    let folder = tempfile::tempdir()?;
+    let (source, program) = (concat!(env!("CARGO_MANIFEST_DIR"), "/src/memory_hog.c"), folder.path().join("hog"));
+    let made = Command::new("cc").args(["-O1", "-o"]).arg(&program).arg(source).status().context("cc")?;
+    ensure!(made.success(), "the memory hog can't be built");
+    packing(&program.display().to_string(), b"new")
+}
+
 /// A payload of Debian packages, each of a name and a version, made by `dpkg-deb`.
 ///
 /// # Errors

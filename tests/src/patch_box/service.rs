@@ -1,5 +1,6 @@
 //! The one service of the box's product: a program of the tree, so that what runs is told by the kernel and seen by the agent's check.
-//! A program that ends at once is a crashing version; a tree whose `content` begins with `broken` runs and does not answer.
+//! A program that ends at once is a crashing version; a tree whose `content` begins with `broken` runs and answers wrongly, one with
+//! `hangs` runs and never answers. The service's own limit of memory is [`MEMORY_KIB`].
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -9,12 +10,15 @@ use anyhow::{Context as _, Result};
 
 use super::PatchBox;
 
+/// What the service may have of memory, by its own start script (`ulimit -v`).
+const MEMORY_KIB: u32 = 200_000;
+
 impl PatchBox {
     pub(super) fn write_scripts(&self) -> Result<()> {
         let (top, disk) = (self.folder.path().display(), self.disk.display());
         let start = format!(
             "#!/bin/sh\nif [ -f {top}/web.pid ] && readlink \"/proc/$(cat {top}/web.pid)/exe\" >/dev/null; then exit 0; fi\n\
-             cd /\nsetsid {disk}/tree/current/bin/web 100000 >/dev/null 2>&1 </dev/null &\necho $! >{top}/web.pid\n\
+             ulimit -v {MEMORY_KIB}\ncd /\nsetsid {disk}/tree/current/bin/web 100000 >/dev/null 2>&1 </dev/null &\necho $! >{top}/web.pid\n\
              while readlink \"/proc/$!/exe\" | grep -q -E '/(setsid|[a-z]*sh)$'; do sleep 0.01; done\n"
         );
         let stop = format!(
@@ -22,6 +26,7 @@ impl PatchBox {
         );
         let check = format!(
             "#!/bin/sh\ngrep -q web \"/proc/$(cat {top}/web.pid)/cmdline\" || exit 2\n\
+             ! grep -q ^hangs {disk}/tree/current/content || exec sleep 1000\n\
              ! grep -q ^broken {disk}/tree/current/content || exit 2\n"
         );
         for (name, text) in [("web-start", start), ("web-stop", stop), ("web-check", check)] {

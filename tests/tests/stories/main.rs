@@ -26,4 +26,5 @@ mod patches;
 mod bucket;
 mod patch_reports;
 mod captured;
+mod bad_versions;
 mod own_update;
