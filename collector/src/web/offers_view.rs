@@ -59,7 +59,8 @@ pub(crate) struct Step {
 
 /// The way of an offer, one step after the other: where it is now, or where it ended.
 pub(crate) fn steps(w: Words, offer: &OfferRow) -> Vec<Step> {
-    let words: &[&str] = if offer.kind == PatchKind::Action { &["here", "agreed", "ran"] } else { &["here", "agreed", "placed", "proved"] };
+    let words: &[&str] =
+        if offer.kind == PatchKind::Action { &["here", "agreed", "ran"] } else { &["here", "agreed", "placed", "proved"] };
     let (past, at) = match offer.state {
         OfferState::Offered | OfferState::Box(PatchStep::Fetching) => (0, "now"),
         OfferState::Box(PatchStep::AwaitingConsent) => (1, "now"),
@@ -69,7 +70,9 @@ pub(crate) fn steps(w: Words, offer: &OfferRow) -> Vec<Step> {
         OfferState::Box(PatchStep::RolledBack) => (3, "bad"),
         OfferState::Box(PatchStep::Failed | PatchStep::Unknown) => (2, "bad"),
         // A box that refuses the file itself never waited for a person.
-        OfferState::Box(PatchStep::Refused) => (usize::from(matches!(offer.reason.as_str(), "refused_by_customer" | "too_many_codes")), "bad"),
+        OfferState::Box(PatchStep::Refused) => {
+            (usize::from(matches!(offer.reason.as_str(), "refused_by_customer" | "too_many_codes")), "bad")
+        }
         OfferState::TakenBack | OfferState::Expired => (0, "ahead"),
     };
     let mood = |index: usize| match index.cmp(&past) {

@@ -23,3 +23,4 @@ mod main_job;
 mod play;
 mod patch_people;
 mod patches;
+mod patch_pages;
