@@ -34,6 +34,8 @@ struct BoxRow {
     state: String,
     /// What the box says, and how it is marked.
     told: String,
+    /// The customer's own words.
+    why: String,
     tone: &'static str,
     /// Something was typed and the box has not answered yet.
     waits: bool,
@@ -143,6 +145,7 @@ fn box_row(w: Words, offer: &OfferRow, appliance: &Appliance, site: String) -> B
         site,
         state: w.of("patch_step", offer.state.as_str()).into_owned(),
         told: if offer.reason.is_empty() { String::new() } else { w.of("patch_reason", &offer.reason).into_owned() },
+        why: if offer.reason == "refused_by_customer" { offer.detail.clone() } else { String::new() },
         tone,
         waits,
         open: offer.ended_at.is_none() && before,

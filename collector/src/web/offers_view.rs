@@ -27,6 +27,7 @@ pub(crate) struct OfferLine {
     /// 0 to 100 over all steps, for the bar.
     pub(crate) progress: i64,
     pub(crate) open: bool,
+    pub(crate) steps: Vec<Step>,
 }
 
 /// One offer as a line; names are looked up by the caller.
@@ -46,6 +47,7 @@ pub(crate) fn line(w: Words, offer: &OfferRow, appliance: &str, customer: &str, 
         made: when::moment(offer.made_at, zone),
         progress: progress(offer),
         open: offer.ended_at.is_none(),
+        steps: steps(w, offer),
     }
 }
 
