@@ -36,6 +36,7 @@ part bad-disks 5 proof e2e agent_bad_disks
 
 # The real helper, and its engine on a simulated disk.
 part patch-disk 10 proof mainstay-agent helper::tests::sweep
+part patch-disk-agent 10 proof mainstay-agent helper::tests::own_update
 part helper-kills 30 proof e2e helper_kills
 part helper-power-cuts 30 proof e2e helper_power_cuts
 

@@ -28,6 +28,7 @@ struct Command {
     note: String,
     helper_config: PathBuf,
     now: bool,
+    check: bool,
     reason: String,
     out: Option<PathBuf>,
 }
@@ -64,6 +65,7 @@ fn parse(lang: Lang) -> anyhow::Result<Command> {
         note,
         helper_config: PathBuf::from(helper::DEFAULT_PATH),
         now: false,
+        check: false,
         reason: String::new(),
         out: None,
     };
@@ -73,6 +75,7 @@ fn parse(lang: Lang) -> anyhow::Result<Command> {
             Long("config") => command.config = arguments.value()?.into(),
             Long("helper-config") => command.helper_config = arguments.value()?.into(),
             Long("now") => command.now = true,
+            Long("check") => command.check = true,
             Long("reason") => command.reason = arguments.value()?.string()?,
             Long("out") => command.out = Some(arguments.value()?.into()),
             Long("json") => command.output.json = true,
@@ -113,6 +116,11 @@ fn perform(command: &Command) -> Result<(), Failure> {
             local::spool(what, &config.state_dir.join("spool"), limits, &time, command.output)?;
         }
         ["enroll" | "run" | "status" | "test" | local::FETCH_LINK] => perform_async(command, words[0], time)?,
+        ["helper"] if command.check => {
+            load(command)?;
+            helper::check(&helper_settings(command)?)?;
+            say(pick(command.output.lang, "本版本可在该设备上运行", "this version can run on this box"));
+        }
         ["helper"] => {
             log::to_stderr(crate::config::LogFormat::Text);
             helper::serve(helper_settings(command)?, time)?;
@@ -122,6 +130,7 @@ fn perform(command: &Command) -> Result<(), Failure> {
             let config = load(command)?;
             local::patch_receipt(&config, command.out.as_deref(), &time, command.output)?;
         }
+        ["test", "reach"] => perform_async(command, "reach", time)?,
         ["patch" | "action", ..] => perform_async(command, words[0], time)?,
         [] => return Err(usage(anyhow!("expected a command; `mainstay-agent help` lists them"))),
         _ => return Err(usage(anyhow!("{}: no such command; `mainstay-agent help` lists them", words.join(" ")))),
@@ -146,6 +155,7 @@ fn perform_async(command: &Command, word: &str, time: TimeSource) -> Result<(), 
                 let settings = daemon::settings(&config)?;
                 local::enroll(&config.state_dir, &settings, command.join_file.clone(), command.again, &time, command.output).await
             }
+            "reach" => local::reach(&config.state_dir, daemon::settings(&config)?, &time, command.output).await,
             local::FETCH_LINK => Ok(local::tell(fetch_link(&config, &time, command.output).await)?),
             "status" => local::status(&config, &time, command.output).await,
             "test" => local::test(&config.state_dir, command.note.clone(), command.no_wait, command.output).await,
@@ -186,7 +196,8 @@ fn patch_command(command: &Command) -> Result<PatchCommand, Failure> {
         ["patch", "verify", file] => PatchCommand::Verify((*file).to_owned()),
         ["patch", "apply", what] | ["action", "run", what] => PatchCommand::Apply((*what).to_owned()),
         ["patch" | "action", "refuse", sha256] => PatchCommand::Refuse((*sha256).to_owned()),
-        ["patch", "rollback"] => PatchCommand::Rollback,
+        ["patch", "rollback"] => PatchCommand::Rollback { agent: false },
+        ["patch", "rollback", "agent"] => PatchCommand::Rollback { agent: true },
         ["action", "list"] => PatchCommand::List { actions: true },
         ["action", "history"] => PatchCommand::History { actions: true },
         _ => return Err(usage(anyhow!("{}: no such command; `mainstay-agent help` lists them", words.join(" ")))),

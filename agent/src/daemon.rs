@@ -91,7 +91,8 @@ pub(crate) async fn run(config: Config, time: TimeSource) -> Result<(), Failure>
     life.spawn("report", report::run(reporting, reporting_stop));
     let alarming = Alarming { spool: spool.clone(), contact: contact.clone(), time: time.clone() };
     life.spawn("alarm", alarm::run(alarming, alarming_stop));
-    let patching = Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, checker: &checker, workers };
+    let patching =
+        Patches { config: &config, spool: &spool, uplink: &uplink, time: &time, checker: &checker, contact: &contact, workers };
     let desk = helper.map(|helper| patching.start(helper, &mut life)).transpose()?;
     let patch_news = desk.as_ref().map(|desk| Arc::clone(&desk.help_now));
     let polling = Polling {
@@ -118,6 +119,7 @@ struct Patches<'a> {
     uplink: &'a Arc<Uplink>,
     time: &'a TimeSource,
     checker: &'a Arc<Checker>,
+    contact: &'a Contact,
     workers: Workers,
 }
 
@@ -129,6 +131,7 @@ impl Patches<'_> {
             helper,
             spool: self.spool.clone(),
             services: self.config.services.clone(),
+            contact: self.contact.clone(),
             checker: Arc::clone(self.checker),
         };
         let stop = life.stop_signal();

@@ -2,7 +2,9 @@
 //!
 //! A signature says who wrote a manifest, not that it is sane: both the signing tool and the appliance look here.
 
-use crate::manifest::{Body, Content, Manifest, Patch, Payload, Run, Script};
+use mainstay_shared::patch::AGENT;
+
+use crate::manifest::{Body, Content, DataChange, Manifest, Patch, Payload, Run, Script};
 use crate::refusal::Refusal;
 
 /// The most files and folders of an archive.
@@ -19,6 +21,7 @@ pub const MAX_TIMEOUT_S: u32 = 24 * 3600;
 /// # Errors
 /// [`Refusal::Format`] naming the field and what is accepted.
 pub fn check(manifest: &Manifest) -> Result<(), Refusal> {
+    demand(manifest.product != AGENT, "product", "another name: this one is the agent's")?;
     match &manifest.body {
         Body::Patch(patch) => check_patch(patch),
         Body::Action(action) => {
@@ -51,7 +54,17 @@ fn check_patch(patch: &Patch) -> Result<(), Refusal> {
             demand(is_sha256(tree_sha256), "content: tree_sha256", "SHA-256 in lower-case hex")?;
             scripts.iter().try_for_each(check_script)
         }
-        Content::Agent { tree_sha256 } => demand(is_sha256(tree_sha256), "content: tree_sha256", "SHA-256 in lower-case hex"),
+        Content::Agent { tree_sha256 } => {
+            demand(is_sha256(tree_sha256), "content: tree_sha256", "SHA-256 in lower-case hex")?;
+            demand(patch.payload.entries == 1, "payload: entries", "one: the program mainstay-agent")?;
+            demand(patch.services.is_empty(), "services", "none: an update of the agent stops nothing but the agent")?;
+            // Whoever judges the new agent is the old one.
+            demand(
+                patch.data_change != DataChange::OneWay,
+                "data_change",
+                "none or reversible: the old agent must be able to go on",
+            )
+        }
         Content::Packages { packages } => demand(
             !packages.is_empty() && packages.iter().all(|(name, version)| !name.is_empty() && !version.is_empty()),
             "content: packages",

@@ -10,6 +10,7 @@ pub mod crypto;
 mod metadata;
 pub mod file;
 pub mod verify;
+pub mod standing;
 pub mod archive;
 pub mod authoring;
 pub mod online;

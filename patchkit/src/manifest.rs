@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use mainstay_shared::patch::PatchKind;
+use mainstay_shared::patch::{AGENT, PatchKind};
 use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ pub struct Manifest {
     pub product: String,
     /// What it is called among its product's files, e.g. `2.1.0`, `restart-web-1`: target names are made of product and this.
     pub name: String,
-    /// The version of the product that a patch leads to; of other kinds the document's own, which only grows.
+    /// The version that a patch leads to: of the product, or of the agent if it updates that; of other kinds the document's own, which only grows.
     pub version: Version,
     /// Models that it fits; empty: all.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -128,7 +128,7 @@ pub enum Content {
         /// Name and version of each package that must be installed afterwards.
         packages: Vec<(String, String)>,
     },
-    /// The agent itself: the payload's tree holds one file, `mainstay-agent`.
+    /// The agent itself: the payload's tree holds one program, `mainstay-agent` ([`AGENT`]); all versions are the agent's.
     Agent {
         /// The tree hash, as for a tree.
         tree_sha256: String,
@@ -252,6 +252,18 @@ impl Manifest {
             Body::Withdrawal(_) => PatchKind::Withdrawal,
             Body::SupportKey(_) => PatchKind::SupportKey,
         }
+    }
+
+    /// What its versions are versions of: the product, or [`AGENT`].
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        if self.updates_agent() { AGENT } else { &self.product }
+    }
+
+    /// Whether it updates the agent itself.
+    #[must_use]
+    pub fn updates_agent(&self) -> bool {
+        matches!(&self.body, Body::Patch(Patch { content: Content::Agent { .. }, .. }))
     }
 
     /// The manifest's name as a signed target.

@@ -48,6 +48,9 @@ pub enum Refusal {
     /// Needs a feature that the licence on the box doesn't name (C13).
     #[error("it needs the feature {0}, which the licence on this appliance does not include")]
     Feature(String),
+    /// A kind of file that this appliance is not set up for.
+    #[error("this appliance is not set up for it: {0}")]
+    NotSetUp(String),
     /// Withdrawn by the vendor.
     #[error("the vendor has withdrawn it")]
     Withdrawn,
@@ -89,6 +92,7 @@ impl Refusal {
             Self::Serial(_) => "other_serial",
             Self::Version { .. } => "version",
             Self::Feature(_) => "feature_not_licensed",
+            Self::NotSetUp(_) => "not_set_up",
             Self::Withdrawn => "withdrawn",
             Self::FailedBefore => "failed_before",
             Self::Space { .. } => "no_space",

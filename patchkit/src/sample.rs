@@ -188,6 +188,18 @@ pub fn whole(header: &Header, payload: &[u8]) -> Result<Vec<u8>, AuthoringError>
     Ok(bytes)
 }
 
+/// An update of the agent itself to its version `to`, from everything older.
+#[must_use]
+pub fn agent_patch(to: Version, packed: &Packed) -> Manifest {
+    let mut made = tree_patch(to, packed);
+    made.name = format!("agent-{}", made.version);
+    if let Body::Patch(patch) = &mut made.body {
+        patch.content = Content::Agent { tree_sha256: packed.tree_sha256.clone() };
+        patch.services.clear();
+    }
+    made
+}
+
 /// A patch of the sample product to `to`, from everything older, that swaps the packed tree in.
 #[must_use]
 pub fn tree_patch(to: Version, packed: &Packed) -> Manifest {

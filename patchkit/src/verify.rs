@@ -15,7 +15,7 @@ use sigstore_tuf::{DelegatedRole, Metadata, Root, TargetFile, Targets, TrustedMe
 use crate::bounds;
 use crate::crypto::{array, install_crypto, sha256};
 use crate::file::{Header, PatchFile};
-use crate::manifest::{self, Body, Manifest, Patch, Payload};
+use crate::manifest::{self, Body, Content, Manifest, Patch, Payload};
 use crate::metadata::{
     Accept, advance_root, delegated, delegates_nothing, demand_by_root, demand_threshold, demand_unexpired, refused, stays_within,
 };
@@ -50,6 +50,8 @@ pub struct Facts<'a> {
     /// The product's version that runs; none for those who look at a file without an appliance (signing tool, collector): then no
     /// version is judged.
     pub installed: Option<&'a Version>,
+    /// The same of the agent, for files that update the agent itself.
+    pub agent: Option<&'a Version>,
     /// The versions of the documents (policy, licence, ...) that it holds; of an older or the same one there is nothing to take.
     pub documents: &'a BTreeMap<PatchKind, Version>,
     /// The features that its licence names.
@@ -265,7 +267,7 @@ fn demand_floor(role: &str, version: u64, floor: u64) -> Result<(), Refusal> {
 }
 
 /// The span from writing to expiry, with a day for time zones and slow ceremonies.
-fn demand_short_lived(role: &Targets, role_name: &str) -> Result<(), Refusal> {
+pub(crate) fn demand_short_lived(role: &Targets, role_name: &str) -> Result<(), Refusal> {
     let issued =
         role.extra.get(ISSUED_FIELD).and_then(|value| value.as_str()).and_then(|text| text.parse::<jiff::Timestamp>().ok());
     let Some(issued) = issued else {
@@ -291,7 +293,8 @@ fn fits(manifest: &Manifest, manifest_sha256: &str, facts: &Facts<'_>) -> Result
     }
     match &manifest.body {
         Body::Patch(patch) => {
-            fits_version(patch, &manifest.version, facts.installed)?;
+            let installed = if matches!(patch.content, Content::Agent { .. }) { facts.agent } else { facts.installed };
+            fits_version(patch, &manifest.version, installed)?;
             match patch.features.iter().find(|feature| !facts.features.contains(*feature)) {
                 Some(missing) => Err(Refusal::Feature(missing.clone())),
                 None => Ok(()),

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use mainstay_patchkit::archive::{Packed, pack};
 use mainstay_patchkit::authoring::Envelope;
 use mainstay_patchkit::file::Header;
-use mainstay_patchkit::manifest::{Body, Manifest, Withdrawal};
+use mainstay_patchkit::manifest::{Body, DataChange, Manifest, Patch, Withdrawal};
 use mainstay_patchkit::refusal::Refusal;
 use mainstay_patchkit::sample::{self, DAY_MS, ISSUED_AT, Vendor, key, sign, signers, whole};
 use mainstay_patchkit::verify::{Facts, Trust, Verified, verify};
@@ -25,6 +25,7 @@ struct Appliance {
     trust: Trust,
     product: String,
     installed: Option<Version>,
+    agent: Version,
     documents: BTreeMap<PatchKind, Version>,
     features: BTreeSet<String>,
     withdrawn: BTreeSet<String>,
@@ -38,6 +39,7 @@ impl Appliance {
             trust: Trust { root: Vendor::default().root_json().unwrap(), targets_floor: 1, role_floor: 1 },
             product: sample::PRODUCT.into(),
             installed: Some(Version::new(2, 0, 0)),
+            agent: Version::new(0, 1, 0),
             documents: BTreeMap::new(),
             features: BTreeSet::new(),
             withdrawn: BTreeSet::new(),
@@ -54,6 +56,7 @@ impl Appliance {
             hardware: "gw-2000",
             serial: "S1",
             installed: self.installed.as_ref(),
+            agent: Some(&self.agent),
             documents: &self.documents,
             features: &self.features,
             withdrawn: &self.withdrawn,
@@ -162,7 +165,7 @@ fn a_file_that_does_not_fit_here_is_refused() {
         bend(&mut manifest);
         Vendor::default().file(&manifest, &payload).unwrap()
     };
-    let patch = |manifest: &mut Manifest, bend: &dyn Fn(&mut mainstay_patchkit::manifest::Patch)| match &mut manifest.body {
+    let patch = |manifest: &mut Manifest, bend: &dyn Fn(&mut Patch)| match &mut manifest.body {
         Body::Patch(patch) => bend(patch),
         _ => unreachable!("a patch"),
     };
@@ -174,6 +177,30 @@ fn a_file_that_does_not_fit_here_is_refused() {
     Appliance::new().refuses("starts from a newer version", "version", &from);
     let zip = bent(&|m| patch(m, &|p| p.health.consecutive_ok = 0));
     Appliance::new().refuses("a health gate that demands nothing", "bad_format", &zip);
+}
+
+#[test]
+fn an_update_of_the_agent_is_judged_by_the_agents_version_and_brings_one_program() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("mainstay-agent"), "new").unwrap();
+    let mut payload = Vec::new();
+    let packed = pack(folder.path(), 3, &mut payload).unwrap();
+    let made = |to: &str, bend: &dyn Fn(&mut Patch)| {
+        let mut manifest = sample::agent_patch(to.parse().unwrap(), &packed);
+        let Body::Patch(patch) = &mut manifest.body else { unreachable!("a patch") };
+        bend(patch);
+        Vendor::default().file(&manifest, &payload).unwrap()
+    };
+    let appliance = Appliance::new();
+    let verified = appliance.judge(&made("0.2.0", &|_| ())).unwrap();
+    assert_eq!(verified.manifest.subject(), "mainstay-agent", "older than the product, newer than the agent");
+    appliance.refuses("the agent that runs", "version", &made("0.1.0", &|_| ()));
+    appliance.refuses("an older agent, newer than the product", "version", &made("0.0.9", &|_| ()));
+    let from = made("0.2.0", &|patch| patch.from = ">=2.0.0".parse().unwrap());
+    appliance.refuses("from a version that only the product has", "version", &from);
+    appliance.refuses("more than a program", "bad_format", &made("0.2.0", &|patch| patch.payload.entries = 2));
+    appliance.refuses("a stop of business services", "bad_format", &made("0.2.0", &|patch| patch.services = vec!["web".into()]));
+    appliance.refuses("no way back", "bad_format", &made("0.2.0", &|patch| patch.data_change = DataChange::OneWay));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::files;
 pub(crate) struct Draft {
     product: String,
     version: Version,
-    /// Default: the version.
+    /// Default: the version; `agent-` before it where it updates the agent.
     name: Option<String>,
     #[serde(default)]
     hardware: BTreeSet<String>,
@@ -55,7 +55,7 @@ struct PatchDraft {
     packages: Vec<(String, String)>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum As {
     Tree,
@@ -97,6 +97,7 @@ impl Draft {
         if parts.into_iter().chain([self.withdrawal.is_some()]).filter(|part| *part).count() != 1 {
             return Err(wrong("expected one of [patch], [action], [document], [licence], [withdrawal]"));
         }
+        let name = self.target();
         let body = match (kind, self.patch, self.action, self.document, self.licence, self.withdrawal) {
             (PatchKind::Patch, Some(patch), ..) => {
                 Body::Patch(patch.body(packed.ok_or_else(|| wrong("--dir: expected the folder that a patch brings"))?)?)
@@ -111,7 +112,7 @@ impl Draft {
         };
         let manifest = Manifest {
             format: FORMAT,
-            name: self.name.unwrap_or_else(|| self.version.to_string()),
+            name,
             product: self.product,
             version: self.version,
             hardware: self.hardware,
@@ -131,7 +132,18 @@ impl Draft {
 
     /// The payload's file name.
     pub(crate) fn payload_name(&self) -> String {
-        format!("{}-{}.payload", self.product, self.name.clone().unwrap_or_else(|| self.version.to_string()))
+        format!("{}-{}.payload", self.product, self.target())
+    }
+
+    /// The name that was given; else the version, of the agent said so: the product may have the same.
+    fn target(&self) -> String {
+        let made = if self.updates_agent() { format!("agent-{}", self.version) } else { self.version.to_string() };
+        self.name.clone().unwrap_or(made)
+    }
+
+    /// Whether it brings the agent itself.
+    pub(crate) fn updates_agent(&self) -> bool {
+        self.patch.as_ref().is_some_and(|patch| patch.r#as == As::Agent)
     }
 }
 

@@ -138,7 +138,7 @@ fn files(document: &Document, manifests: &mut BTreeMap<String, (Manifest, Named)
 pub(crate) fn in_words(manifest: &Manifest) -> Vec<String> {
     let mut lines = vec![
         format!("{} / {}", manifest.title.en, manifest.title.zh),
-        format!("{} {}, version {}", manifest.product, manifest.name, manifest.version),
+        format!("{} {}, version {} of {}", manifest.product, manifest.name, manifest.version, manifest.subject()),
     ];
     if !manifest.hardware.is_empty() {
         lines.push(format!("models: {}", manifest.hardware.iter().cloned().collect::<Vec<_>>().join(", ")));
@@ -181,7 +181,9 @@ fn patch_in_words(patch: &Patch) -> Vec<String> {
             lines.extend(scripts.iter().map(|script| format!("runs {:?}, at most {} s", script.argv, script.timeout_s)));
         }
         Content::Packages { packages } => lines.push(format!("packages: {packages:?}")),
-        Content::Agent { tree_sha256 } => lines.push(format!("the agent itself, hash {tree_sha256}")),
+        Content::Agent { tree_sha256 } => {
+            lines.push(format!("the agent itself, in the place of the agent that runs, hash {tree_sha256}"))
+        }
     }
     lines
 }

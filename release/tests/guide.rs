@@ -34,8 +34,12 @@ fn the_guide_does_what_it_says() {
     fs::write(path("online.json"), json!({"snapshot": online(31), "timestamp": online(32)}).to_string()).unwrap();
     fs::create_dir(path("tree")).unwrap();
     fs::write(path("tree/web"), "repaired").unwrap();
+    fs::create_dir(path("agent-tree")).unwrap();
+    let agent = path("agent-tree/mainstay-agent");
+    fs::write(&agent, "a program").unwrap();
+    fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     for (before, block) in blocks(&guide, "toml") {
-        let name = ["repair.toml", "restart.toml"].into_iter().max_by_key(|name| before.rfind(name)).unwrap();
+        let name = ["repair.toml", "agent.toml", "restart.toml"].into_iter().max_by_key(|name| before.rfind(name)).unwrap();
         fs::write(path(name), block).unwrap();
     }
     let tool = Path::new(env!("CARGO_BIN_EXE_mainstay-release"));
@@ -46,6 +50,7 @@ fn the_guide_does_what_it_says() {
     let commands = commands.replace("keys new ", "keys new --work-factor 10 ");
     let output = Command::new("sh").arg("-euxc").arg(&commands).current_dir(folder.path()).env("PATH", search).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(path("repository/files/acme-gateway-agent-0.2.0.mpatch").exists());
     assert!(path("repository/files/acme-gateway-restart-web-1.mpatch").exists());
     assert!(path("repository/metadata/2.root.json").exists());
 }

@@ -25,6 +25,10 @@ pub enum PatchKind {
     SupportKey,
 }
 
+/// What reports and listings name as the product where the agent itself is what a patch updates: its versions are the agent's own. No
+/// product of a vendor's is called so.
+pub const AGENT: &str = "mainstay-agent";
+
 /// A signed file offered to one appliance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
@@ -103,7 +107,7 @@ pub struct PatchReport {
     pub sha256: String,
     /// Patch or action.
     pub kind: PatchKind,
-    /// Its product.
+    /// Its product; [`AGENT`] where it updates the agent itself.
     pub product: String,
     /// What ran before; none where nothing was known.
     pub from_version: Option<String>,

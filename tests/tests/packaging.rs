@@ -10,18 +10,19 @@ use e2e::process::{Output, program, run};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Name and the highest exposure that `systemd-analyze security` may find, in tenths: what the agent's plugins and the machine's
+/// Name, where its program is installed, and the highest exposure that `systemd-analyze security` may find, in tenths: what the agent's plugins and the machine's
 /// measurement need stays open, the collector needs less.
-const UNITS: [(&str, &str); 2] = [("mainstay-agent", "25"), ("mainstay-collector", "15")];
+const UNITS: [(&str, &str, &str); 2] =
+    [("mainstay-agent", "/usr/lib/mainstay/current/", "25"), ("mainstay-collector", "/usr/bin/", "15")];
 
 fn packaging() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging")
 }
 
 /// The unit as it is shipped, but starting the program where this build has it.
-fn unit_of_this_build(name: &str, folder: &Path) -> Result<PathBuf> {
+fn unit_of_this_build(name: &str, place: &str, folder: &Path) -> Result<PathBuf> {
     let shipped = std::fs::read_to_string(packaging().join(format!("systemd/{name}.service")))?;
-    let installed = format!("ExecStart=/usr/bin/{name} ");
+    let installed = format!("ExecStart={place}{name} ");
     assert!(shipped.contains(&installed), "{name}.service starts the installed program");
     let path = folder.join(format!("{name}.service"));
     std::fs::write(&path, shipped.replace(&installed, &format!("ExecStart={} ", program(name)?.display())))?;
@@ -45,8 +46,9 @@ async fn systemd_finds_nothing_to_complain_about_in_the_units() -> Result<()> {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
-    for (name, _) in UNITS {
-        let verdict = systemd_analyze(&["verify", "--recursive-errors=no"], &unit_of_this_build(name, folder.path())?).await?;
+    for (name, place, _) in UNITS {
+        let verdict =
+            systemd_analyze(&["verify", "--recursive-errors=no"], &unit_of_this_build(name, place, folder.path())?).await?;
         assert_eq!((verdict.code, verdict.stderr.as_str()), (0, ""), "{name}");
     }
     Ok(())
@@ -59,9 +61,9 @@ async fn the_units_leave_the_programs_few_rights() -> Result<()> {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
-    for (name, threshold) in UNITS {
+    for (name, place, threshold) in UNITS {
         let threshold = format!("--threshold={threshold}");
-        let unit = unit_of_this_build(name, folder.path())?;
+        let unit = unit_of_this_build(name, place, folder.path())?;
         systemd_analyze(&["security", "--offline=true", &threshold], &unit).await?.good().context(name)?;
     }
     Ok(())

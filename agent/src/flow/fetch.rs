@@ -83,7 +83,7 @@ impl Story {
             return self.backoff.next(&SystemRandom::new());
         }
         for held in offers {
-            match next(&held, &self.limits().await) {
+            match next(&held, &self.limits(&held).await) {
                 Next::Nothing | Next::HandOver => {}
                 Next::Fetch => wait = wait.min(self.fetch(held).await),
                 Next::WaitForRoom { needed_bytes } => {
@@ -118,10 +118,12 @@ impl Story {
         }
     }
 
-    async fn limits(&self) -> Limits {
-        let dir = self.fetching.desk.keeper.dir().to_owned();
-        let free_bytes = self.fetching.aside.run("the disk of patches", STAT, move || free_bytes(&dir)).await.ok().flatten();
-        Limits { max_bytes: self.fetching.settings.max_bytes, free_bytes }
+    async fn limits(&self, held: &Held) -> Limits {
+        let (keeper, offer_id) = (self.fetching.desk.keeper.clone(), held.offer.offer_id.clone());
+        let looked = move || (free_bytes(keeper.dir()), keeper.others_bytes(&offer_id));
+        let found = self.fetching.aside.run("the disk of patches", STAT, looked).await;
+        let (free_bytes, others_bytes) = found.unwrap_or_default();
+        Limits { max_bytes: self.fetching.settings.max_bytes, free_bytes, others_bytes }
     }
 
     async fn give_up(&self, held: &Held, why: GiveUp) {

@@ -11,6 +11,7 @@ use mainstay_shared::patch::{Decision, Installed, PatchReport, PatchStep};
 use mainstay_shared::record::Payload;
 use tokio::sync::Notify;
 
+use super::contact::Contact;
 use crate::checks::{Checker, look};
 use crate::config::Service;
 use crate::helper::protocol::{Answer, KnownFile, Request};
@@ -82,6 +83,8 @@ pub(crate) struct Patching {
     pub(crate) spool: Spool,
     /// The declared services.
     pub(crate) services: Vec<Service>,
+    /// Whether the collector has answered since the start.
+    pub(crate) contact: Contact,
     /// Asks them, before a version begins and while it is on probation: what was known before may be old.
     pub(crate) checker: Arc<Checker>,
 }
@@ -141,6 +144,16 @@ enum Trouble {
     Spool(#[from] SpoolError),
 }
 
+/// What came of asking the helper to begin.
+enum Begun {
+    /// Something was done; there may be more.
+    Yes,
+    /// It is at something.
+    Busy,
+    /// Nothing is due, or it was refused.
+    No,
+}
+
 impl Patching {
     /// Everything that is to be done now; whether something still waits or runs.
     async fn round(&self) -> Result<bool, Trouble> {
@@ -153,9 +166,16 @@ impl Patching {
             if let Some(file) = files.iter().find(|file| file.step == PatchStep::Probation) {
                 self.watch_over(&file.sha256).await?;
             } else {
-                let begins = files.iter().any(|file| matches!(file.step, PatchStep::AwaitingWindow | PatchStep::Applying));
-                if !begins || !self.proceed().await? {
+                let applying = files.iter().any(|file| file.step == PatchStep::Applying);
+                let begins = applying || files.iter().any(|file| file.step == PatchStep::AwaitingWindow);
+                if !begins {
                     break;
+                }
+                match self.proceed().await? {
+                    Begun::Yes => {}
+                    // The helper has put this very program in place and is about to look for its word.
+                    Begun::Busy if applying => Pause::new().wait(LOOK_EVERY).await,
+                    Begun::Busy | Begun::No => break,
                 }
             }
             self.pull_reports().await?;
@@ -269,16 +289,17 @@ impl Patching {
     }
 
     /// Begins what is due; whether another may be.
-    async fn proceed(&self) -> Result<bool, Trouble> {
+    async fn proceed(&self) -> Result<Begun, Trouble> {
         let services = look(&self.checker, &self.services).await;
         let request = Request::Proceed { sha256: None, now: false, services };
         match self.ask(request, Limit::Applying).await? {
-            Answer::File(file) => Ok(file.step == PatchStep::Probation || file.step.is_final()),
+            Answer::File(file) if file.step == PatchStep::Probation || file.step.is_final() => Ok(Begun::Yes),
+            Answer::Refused { code, .. } if code == "busy" => Ok(Begun::Busy),
             Answer::Refused { code, detail } => {
                 tracing::warn!(code, detail, "the helper does not begin");
-                Ok(false)
+                Ok(Begun::No)
             }
-            _ => Ok(false),
+            _ => Ok(Begun::No),
         }
     }
 
@@ -287,7 +308,12 @@ impl Patching {
         let pause = Pause::new();
         loop {
             let services = look(&self.checker, &self.services).await;
-            match self.ask(Request::Health { services }, Limit::Applying).await {
+            let reached = self.contact.facts().last_contact_mono.is_some();
+            if !reached {
+                // This very program may be on probation, and its line is a part of that: no waiting for the end of a back-off.
+                self.contact.report_now.notify_one();
+            }
+            match self.ask(Request::Health { services, reached: Some(reached) }, Limit::Applying).await {
                 Ok(Answer::File(file)) if file.sha256 == sha256 && file.step == PatchStep::Probation => {}
                 Ok(Answer::Refused { code, .. }) if code == "busy" => {}
                 Ok(_) => return Ok(()),

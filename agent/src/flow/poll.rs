@@ -33,6 +33,12 @@ const NOT_ENROLLED_WAIT: Duration = Duration::from_secs(300);
 const TURN: Duration = Duration::from_secs(5);
 /// Offsets under this show that the machine's clock is right again.
 const CLOCK_IS_RIGHT_MS: i64 = 3_600_000;
+/// Between two polls that each brought something: a collector that always has more must not keep this machine busy.
+const BETWEEN_ANSWERS: Duration = Duration::from_secs(1);
+/// Of one answer; the rest comes again with the next.
+const MAX_DIRECTIVES: usize = 16;
+/// Longer ids are none of ours.
+const MAX_ID_CHARS: usize = 64;
 /// Between two polls that tell of progress.
 const BETWEEN_NEWS: Duration = Duration::from_secs(1);
 /// Directive ids remembered.
@@ -85,8 +91,9 @@ pub(crate) async fn run(polling: Polling, stop: StopSignal) -> anyhow::Result<()
                 let acted = polling.take(reply, &mut memory).await?;
                 polling.offer_turn(&stop).await;
                 let took = polling.time.monotonic().saturating_sub(began);
-                let waited_enough = acted || took + Duration::from_secs(5) >= polling.wait;
-                if waited_enough { Duration::ZERO } else { SHORTEST.saturating_sub(took) }
+                let waited_enough = took + Duration::from_secs(5) >= polling.wait;
+                let at_least = if acted { BETWEEN_ANSWERS } else { SHORTEST };
+                if waited_enough { Duration::ZERO } else { at_least.saturating_sub(took) }
             }
             Outcome::RetryAfter { after, why } => {
                 polling.contact.failed(&why);
@@ -177,7 +184,7 @@ impl Polling {
             Ok(()) => {}
         }
         let mut acted = false;
-        for directive in reply.directives {
+        for directive in reply.directives.into_iter().filter(|one| one.id.len() <= MAX_ID_CHARS).take(MAX_DIRECTIVES) {
             acted |= self.act(directive, memory, reply.now).await;
         }
         Ok(acted)

@@ -58,7 +58,8 @@ impl Engine {
     fn run_action(&mut self, action: &Action) -> Ended {
         match &action.run {
             Run::Program { argv } => {
-                let step = Step { argv: argv.clone(), dir: "/".into(), timeout_s: action.timeout_s, leaves_children: false };
+                let step =
+                    Step { argv: argv.clone(), dir: "/".into(), timeout_s: action.timeout_s, leaves_children: false, user: None };
                 self.runner.run(&step)
             }
             Run::RestartService { service } => {
@@ -66,7 +67,7 @@ impl Engine {
                     let end = End::NotStarted(format!("service {service:?}: not in helper.toml"));
                     return Ended { end, output: String::new() };
                 };
-                let step = |argv| Step { argv, dir: "/".into(), timeout_s: action.timeout_s, leaves_children: true };
+                let step = |argv| Step { argv, dir: "/".into(), timeout_s: action.timeout_s, leaves_children: true, user: None };
                 // A service that hangs or has crashed may not let itself be stopped: it is started all the same.
                 let stopped = self.runner.run(&step(known.stop));
                 let started = self.runner.run(&step(known.start));

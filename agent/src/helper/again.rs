@@ -7,6 +7,7 @@ use mainstay_shared::patch::PatchStep;
 
 use super::protocol::Answer;
 use super::quarantine::Incoming;
+use super::state::Subject;
 use super::tree::io_refusal;
 use super::verbs::{Helper, Speaker, refusal};
 
@@ -26,7 +27,7 @@ impl Helper {
         let sha256 = incoming.sha256();
         let state = self.engine.state();
         let known = state.file(&sha256)?;
-        if known.step != PatchStep::Done || known.to_version != state.version.to_string() {
+        if known.step != PatchStep::Done || known.to_version != state.line(Subject::of(&known.product)).version.to_string() {
             return None;
         }
         if offer_id.is_some() && known.offer_id.as_deref() != offer_id {

@@ -8,7 +8,7 @@ use mainstay_shared::patch::{PatchKind, PatchStep};
 
 use super::engine::{Engine, Failure, MAX_ATTEMPTS};
 use super::rules::{self, INTERRUPTED, MAX_ROUNDS, Recovery};
-use super::state::{How, Install, Job, Previous, Stage, State, Work};
+use super::state::{How, Install, Job, Previous, Stage, State, Subject, Work};
 use super::tree::io_refusal;
 
 /// A rollback that the administrator asked for.
@@ -20,6 +20,13 @@ impl Engine {
     /// # Errors
     /// When the journal can't be written.
     pub(super) fn recover(&mut self) -> std::io::Result<()> {
+        if self.subject() == Subject::Agent && self.settings.agent.is_none() {
+            let told = "helper.toml: the table [agent] was removed while an update of the agent is under way; expected it back";
+            return Err(std::io::Error::other(told));
+        }
+        // Where it can't be moved now, the next start tries again; nothing of the agent's is begun before.
+        log_if(self.move_proven());
+        self.know_agent()?;
         match self.state().job.clone() {
             None => {}
             Some(Job { work: Work::Action { .. }, sha256, output, .. }) => self.lose_action(&sha256, &output)?,
@@ -102,14 +109,16 @@ impl Engine {
         let stayed = self.store.change(|state| {
             let Some(job) = state.job.take() else { return };
             if let Work::Install(install) = &job.work {
-                state.version.clone_from(&install.to_version);
-                state.previous = None;
+                let line = state.line_mut(install.subject);
+                line.version.clone_from(&install.to_version);
+                line.previous = None;
+                line.moving = install.proven_after(true);
             }
             state.seal(&job.seal);
             fail(state, &job.sha256);
             state.step(&job.sha256, PatchStep::Failed, (code, detail), &job.output, now);
         });
-        log_if(stayed);
+        log_if(stayed.and_then(|()| self.move_proven()));
         PatchStep::Failed
     }
 
@@ -162,7 +171,7 @@ impl Engine {
 
     /// The old release, if it was put there by us, must be what it was.
     fn check_old(&self, release: &str) -> Result<(), Failure> {
-        let Some(known) = self.state().releases.get(release) else { return Ok(()) };
+        let Some(known) = self.state().line(self.subject()).releases.get(release) else { return Ok(()) };
         match self.tree().hash_of(release) {
             Ok(found) if found == *known => Ok(()),
             Ok(_) => Err(Failure { code: "old_version_damaged", detail: format!("{release}: not what was installed") }),
@@ -176,13 +185,15 @@ impl Engine {
         let detail = if trouble.is_empty() { job.why.1.clone() } else { format!("{} ({trouble})", job.why.1) };
         let told = self.store.change(|state| {
             let output = state.job.take().map(|job| job.output).unwrap_or_default();
+            let line = state.line_mut(install.subject);
             if let How::Tree { to_release, .. } = &install.how {
-                state.releases.remove(to_release);
+                line.releases.remove(to_release);
             }
             if job.why.0 == BY_ADMINISTRATOR {
-                state.previous = None;
+                line.previous = None;
             }
-            state.version.clone_from(&install.from_version);
+            line.version.clone_from(&install.from_version);
+            line.moving = install.proven_after(false).filter(|_| job.why.0 == BY_ADMINISTRATOR);
             if interrupted {
                 wait_again(state, &job.sha256, now, &detail);
             } else {
@@ -190,7 +201,7 @@ impl Engine {
                 state.step(&job.sha256, PatchStep::RolledBack, (&job.why.0, &detail), &output, now);
             }
         });
-        log_if(told);
+        log_if(told.and_then(|()| self.move_proven()));
         self.clean_up();
         if interrupted { PatchStep::AwaitingWindow } else { PatchStep::RolledBack }
     }
@@ -211,26 +222,31 @@ impl Engine {
     ///
     /// # Errors
     /// When there is none, or something is under way.
-    pub(super) fn roll_back_installed(&mut self) -> Result<PatchStep, Refusal> {
+    pub(super) fn roll_back_installed(&mut self, subject: Subject) -> Result<PatchStep, Refusal> {
         let refused = |text: &str| Err(Refusal::Customer(text.to_owned()));
         if self.state().job.is_some() {
             return refused("something else is under way");
         }
-        let Some(Previous { release, version, sha256, services }) = self.state().previous.clone() else {
+        let Some(Previous { release, version, sha256, services }) = self.state().line(subject).previous.clone() else {
             return refused("there is no version to go back to");
         };
-        let current = self.tree().current().map_err(|error| io_refusal(&error))?.unwrap_or_default();
+        if subject == Subject::Agent {
+            self.takes_agents()?;
+            self.check_old_agent(&release)?;
+        }
+        let current = self.tree_of(subject).current().map_err(|error| io_refusal(&error))?.unwrap_or_default();
         let how = How::Tree {
             from_release: Some(release),
-            tree_sha256: self.state().releases.get(&current).cloned().unwrap_or_default(),
+            tree_sha256: self.state().line(subject).releases.get(&current).cloned().unwrap_or_default(),
             to_release: current,
             scripts: Vec::new(),
         };
         let install = Install {
             stage: Stage::GoingBack,
+            subject,
             how,
             from_version: version,
-            to_version: self.state().version.clone(),
+            to_version: self.state().line(subject).version.clone(),
             services,
             baseline: Default::default(),
             health: mainstay_patchkit::manifest::Health { consecutive_ok: 1, deadline_s: 1 },

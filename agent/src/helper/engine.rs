@@ -5,7 +5,7 @@
 //! believe a return code where it can look at what runs, and never begin without the baseline.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use mainstay_shared::time_source::{TimeSource, UnixMs};
 use super::disk::Disk;
 use super::executor::{Runner, Step};
 use super::settings::Settings;
-use super::state::{How, Install, Job, Seal, Stage, State, Work};
+use super::state::{How, Install, Job, Seal, Stage, State, Subject, Work};
 use super::store::Store;
-use super::tree::{Tree, io_refusal};
+use super::tree::{PROVEN, Tree, io_refusal, is_an_agent};
 
 /// Seconds that a service gets to stop or to start.
 pub(super) const SERVICE_LIMIT_S: u32 = 300;
@@ -35,6 +35,8 @@ pub(super) struct Engine {
     pub(super) time: TimeSource,
     /// Since when the services are being watched; none outside probation.
     pub(super) watch: Option<Watch>,
+    /// Another release of the agent is proven than the one that this process is: it ends as soon as nothing is under way.
+    pub(super) renewed: bool,
 }
 
 /// The present probation.
@@ -44,6 +46,10 @@ pub(super) struct Watch {
     pub(super) deadline: Duration,
     /// Good looks in a row.
     pub(super) good: u32,
+    /// The last good look: when it came, and whether the new agent, if it is that which is judged, had reached the collector.
+    pub(super) seen: Option<(Duration, bool)>,
+    /// The old agent was tried, and does reach the collector.
+    pub(super) old_reaches: bool,
 }
 
 /// What is to be done, decided and checked.
@@ -73,8 +79,23 @@ impl Engine {
         self.store.state()
     }
 
+    pub(super) fn tree_of(&self, subject: Subject) -> Tree<'_> {
+        let dir = match (subject, &self.settings.agent) {
+            (Subject::Product, _) => self.settings.tree.as_path(),
+            (Subject::Agent, Some(agent)) => agent.tree.as_path(),
+            // Nothing of the agent's is begun, or gone on with, without its table.
+            (Subject::Agent, None) => Path::new("/nonexistent"),
+        };
+        Tree { disk: &*self.disk, dir }
+    }
+
+    /// What the job under way is about.
+    pub(super) fn subject(&self) -> Subject {
+        self.job().map(|(_, install)| install.subject).unwrap_or_default()
+    }
+
     pub(super) fn tree(&self) -> Tree<'_> {
-        Tree { disk: &*self.disk, dir: &self.settings.tree }
+        self.tree_of(self.subject())
     }
 
     /// From the journal's first line to the beginning of probation, or back. What is told is where it stands then.
@@ -110,7 +131,9 @@ impl Engine {
         match &plan.install.how {
             How::Tree { to_release, tree_sha256, .. } => {
                 let told = &mut |percent| tell(PatchStep::Applying, percent);
-                self.tree().stage(to_release, tree_sha256, payload, &plan.payload, told)
+                let tree = self.tree_of(plan.install.subject);
+                tree.stage(to_release, tree_sha256, payload, &plan.payload, told)?;
+                if plan.install.subject == Subject::Agent { is_an_agent(tree, to_release) } else { Ok(()) }
             }
             How::Packages { .. } => self.stage_packages(payload, &plan.payload),
         }
@@ -130,6 +153,7 @@ impl Engine {
     fn forward(&mut self, from: Stage, tell: Tell<'_>) -> Result<(), Failure> {
         if from <= Stage::Swapping {
             self.enter(Stage::Swapping)?;
+            self.check_new_agent()?;
             self.stop_services()?;
             tell(PatchStep::Applying, 92);
             self.put_in_place()?;
@@ -211,11 +235,11 @@ impl Engine {
     /// Stops or starts one service by the box's own settings for it.
     pub(super) fn service(&mut self, name: &str, start: bool) -> Result<(), Failure> {
         let (code, verb) = if start { ("start_failed", "start") } else { ("stop_failed", "stop") };
-        let Some(service) = self.settings.services.get(name) else {
+        let Some(service) = self.settings.service(name) else {
             return Err(Failure { code, detail: format!("service {name:?}: not in helper.toml") });
         };
         let argv = if start { service.start.clone() } else { service.stop.clone() };
-        let step = Step { argv, dir: "/".into(), timeout_s: SERVICE_LIMIT_S, leaves_children: true };
+        let step = Step { argv, dir: "/".into(), timeout_s: SERVICE_LIMIT_S, leaves_children: true, user: None };
         let ended = self.runner.run(&step);
         match ended.trouble(&format!("{verb} {name}")) {
             None => Ok(()),
@@ -243,7 +267,7 @@ impl Engine {
             let inside = self.settings.tree.join("current");
             let argv =
                 std::iter::once(inside.join(program).to_string_lossy().into_owned()).chain(arguments.iter().cloned()).collect();
-            let step = Step { argv, dir: inside, timeout_s: script.timeout_s, leaves_children: false };
+            let step = Step { argv, dir: inside, timeout_s: script.timeout_s, leaves_children: false, user: None };
             let ended = self.runner.run(&step);
             self.keep_output(&ended.output)?;
             if let Some(detail) = ended.trouble(program) {
@@ -273,14 +297,25 @@ impl Engine {
 
     /// What is no longer needed is removed; what can't be now, will be the next time.
     pub(super) fn clean_up(&self) {
-        let state = self.state();
-        let mut keep: Vec<&str> = state.previous.iter().map(|previous| previous.release.as_str()).collect();
+        for subject in Subject::ALL {
+            if let Err(error) = self.clean_up_of(subject) {
+                tracing::warn!(?subject, "old releases can't be removed: {error}");
+            }
+        }
+    }
+
+    fn clean_up_of(&self, subject: Subject) -> std::io::Result<()> {
+        if subject == Subject::Agent && self.settings.agent.is_none() {
+            return Ok(());
+        }
+        let (line, tree) = (self.state().line(subject), self.tree_of(subject));
+        let mut keep: Vec<&str> = line.previous.iter().map(|previous| previous.release.as_str()).collect();
         if let Some((_, Install { how: How::Tree { from_release, to_release, .. }, .. })) = self.job() {
             keep.extend(from_release.as_deref());
             keep.push(to_release);
         }
-        if let Err(error) = self.tree().clean(&keep) {
-            tracing::warn!("old releases can't be removed: {error}");
-        }
+        let proven = if subject == Subject::Agent { tree.target(PROVEN)? } else { None };
+        keep.extend(proven.as_deref());
+        tree.clean(&keep)
     }
 }

@@ -34,6 +34,9 @@ pub(super) struct Step {
     pub(super) timeout_s: u32,
     /// What it starts may go on when it has ended (the start of a service).
     pub(super) leaves_children: bool,
+    /// Uid and group; none: as root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) user: Option<(u32, u32)>,
 }
 
 /// How it ended.
@@ -170,6 +173,9 @@ fn start(step: &Step) -> std::io::Result<(Child, std::io::PipeReader)> {
     let (reader, writer) = std::io::pipe()?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C").current_dir(&step.dir);
+    if let Some((uid, group)) = step.user {
+        command.uid(uid).gid(group);
+    }
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
     Ok((command.spawn()?, reader))
 }
@@ -218,7 +224,7 @@ mod tests {
 
     fn step(script: &str, timeout_s: u32) -> Step {
         let argv = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-        Step { argv, dir: "/".into(), timeout_s, leaves_children: false }
+        Step { argv, dir: "/".into(), timeout_s, leaves_children: false, user: None }
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod tree;
 mod engine;
 mod probation;
 mod back;
+mod renewal;
 mod packages;
 mod actions;
 mod documents;
@@ -30,7 +31,7 @@ mod server;
 
 pub(crate) use executor::serve as serve_executor;
 pub(crate) use lines::Conversation;
-pub(crate) use server::serve;
+pub(crate) use server::{check, serve};
 pub(crate) use settings::{DEFAULT_PATH, Settings};
 
 #[cfg(test)]

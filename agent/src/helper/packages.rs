@@ -68,7 +68,7 @@ impl Engine {
             _ => format!("--root={}", root.display()),
         });
         let argv = std::iter::once(program.to_owned()).chain(root).chain(arguments).collect();
-        Step { argv, dir: "/".into(), timeout_s: DPKG_LIMIT_S, leaves_children: true }
+        Step { argv, dir: "/".into(), timeout_s: DPKG_LIMIT_S, leaves_children: true, user: None }
     }
 
     /// Finishes what a cut left half done, then installs exactly these.

@@ -13,12 +13,12 @@ use mainstay_patchkit::manifest::{Body, Content, DataChange, Patch};
 use mainstay_patchkit::refusal::Refusal;
 use mainstay_patchkit::verify::Verified;
 use mainstay_shared::check::ServiceState;
-use mainstay_shared::patch::{PatchProgress, PatchStep};
+use mainstay_shared::patch::{AGENT, PatchProgress, PatchStep};
 
 use super::engine::Plan;
 use super::protocol::Answer;
 use super::rules;
-use super::state::{AgreedBy, How, Install, Known, Stage};
+use super::state::{AgreedBy, How, Install, Known, Stage, Subject};
 use super::tree::io_refusal;
 use super::verbs::{Helper, Speaker, refused};
 
@@ -38,6 +38,9 @@ impl Helper {
     ) -> Answer {
         if now && who != Speaker::Root {
             return refused("not_allowed", "only the administrator on the box installs outside the window");
+        }
+        if self.engine.renewed {
+            return refused("busy", "the helper is being renewed");
         }
         if let Some((under_way, _)) = self.under_way() {
             if self.engine.watch.is_none()
@@ -108,12 +111,13 @@ impl Helper {
             ));
         }
         rules::baseline(services, &patch.services, file.agreed)?;
+        let subject = Subject::of(verified.manifest.subject());
         let how = match &patch.content {
             Content::Tree { tree_sha256, scripts } => {
                 self.room(&self.engine.settings.tree, patch)?;
                 How::Tree {
                     from_release: self.engine.tree().current().map_err(io)?,
-                    to_release: format!("{}-{}", verified.manifest.version, tree_sha256.get(..8).unwrap_or(tree_sha256)),
+                    to_release: release_name(&verified.manifest.version, tree_sha256),
                     tree_sha256: tree_sha256.clone(),
                     scripts: scripts.clone(),
                 }
@@ -123,14 +127,24 @@ impl Helper {
                 let names: Vec<_> = packages.iter().map(|(name, _)| name.clone()).collect();
                 How::Packages { packages: packages.clone(), before: self.engine.installed_packages(&names) }
             }
-            Content::Agent { .. } => return Err(Refusal::Content("the agent's own update is not set up on this box".into())),
+            Content::Agent { tree_sha256 } => {
+                let from_release = self.engine.agent_release()?;
+                self.room(self.engine.tree_of(Subject::Agent).dir, patch)?;
+                How::Tree {
+                    from_release: Some(from_release),
+                    to_release: release_name(&verified.manifest.version, tree_sha256),
+                    tree_sha256: tree_sha256.clone(),
+                    scripts: Vec::new(),
+                }
+            }
         };
         Ok(Install {
             stage: Stage::Staging,
+            subject,
             how,
-            from_version: self.engine.state().version.clone(),
+            from_version: self.engine.state().line(subject).version.clone(),
             to_version: verified.manifest.version.clone(),
-            services: patch.services.clone(),
+            services: if subject == Subject::Agent { vec![AGENT.to_owned()] } else { patch.services.clone() },
             baseline: services.clone(),
             health: patch.health,
             one_way,
@@ -160,6 +174,10 @@ impl Helper {
             tracing::error!("the refusal can't be recorded: {error}");
         }
     }
+}
+
+fn release_name(version: &semver::Version, tree_sha256: &str) -> String {
+    format!("{version}-{}", tree_sha256.get(..8).unwrap_or(tree_sha256))
 }
 
 /// A part of a file, read at positions.

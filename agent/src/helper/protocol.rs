@@ -53,13 +53,21 @@ pub enum Request {
         /// What the business services answer at this moment.
         services: BTreeMap<String, ServiceState>,
     },
-    /// One look at the business services during probation.
+    /// One look at the business services during probation. A newer agent says it to the helper of the version before, which judges it: it
+    /// never gets another field.
     Health {
         /// Their answers.
         services: BTreeMap<String, ServiceState>,
+        /// Told by the reporter alone: whether it has reached the collector since its start.
+        #[serde(default)]
+        reached: Option<bool>,
     },
     /// Back to the version before. Root only.
-    Rollback,
+    Rollback {
+        /// Of the agent, not of the product.
+        #[serde(default)]
+        agent: bool,
+    },
     /// Reports with a number above this one.
     Reports {
         /// The last that was taken.

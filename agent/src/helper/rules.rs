@@ -14,6 +14,21 @@ use super::state::{AgreedBy, How, Install, Known, Stage};
 pub(super) const MAX_ROUNDS: u32 = 3;
 /// A wrong code so often, and the code is worth nothing any more.
 pub(super) const MAX_CODE_TRIES: u32 = 5;
+/// So many wrong codes on whatever files, with no right one and no word of root's between, and no code is judged any more: files may be
+/// repacked and offered again without end, and each brings a fresh code.
+const MAX_WRONG_CODES: u32 = 20;
+/// Files of the reporter's that wait at a time.
+const MAX_WAITING: usize = 16;
+
+/// Whether a code for `file` is still worth anything, after so many wrong ones on the whole box.
+pub(super) fn code_counts(file: &Known, wrong_codes: u32) -> bool {
+    file.tries < MAX_CODE_TRIES && wrong_codes < MAX_WRONG_CODES
+}
+
+/// Whether one more file may wait that root did not bring.
+pub(super) fn has_room_for_another(files: &[Known]) -> bool {
+    files.iter().filter(|file| !file.by_hand && !file.step.is_final()).count() < MAX_WAITING
+}
 
 /// What a job found in the journal at the helper's start asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,11 +139,13 @@ mod tests {
     use mainstay_patchkit::manifest::Health;
     use semver::Version;
 
+    use super::super::state::Subject;
     use super::*;
 
     fn install(stage: Stage, rounds: u32) -> Install {
         Install {
             stage,
+            subject: Subject::Product,
             how: How::Tree { from_release: None, to_release: "2".into(), tree_sha256: String::new(), scripts: Vec::new() },
             from_version: Version::new(1, 0, 0),
             to_version: Version::new(2, 0, 0),

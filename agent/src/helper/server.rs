@@ -2,17 +2,21 @@
 //!
 //! The socket is systemd's (standard input) or made here. A thread per caller, few of them; looking is answered from what is published,
 //! everything else waits for the one pair of hands, or is told "busy". It must never answer anybody but root and the reporter, and never
-//! end while a version is on probation. Started by systemd it ends a minute after the last thing was done.
+//! end while a version is on probation. Started by systemd it ends a minute after the last thing was done; once another release of the
+//! agent is proven, at once: systemd starts that one, or it becomes that one.
 
 use std::fs::Permissions;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mainstay_shared::patch::AGENT;
 use mainstay_shared::time_source::TimeSource;
 use ring::rand::SystemRandom;
 
@@ -25,6 +29,7 @@ use super::quarantine::Quarantine;
 use super::settings::Settings;
 use super::state::State;
 use super::store::{Published, Store};
+use super::tree::PROVEN;
 use super::verbs::{Helper, Speaker, refused};
 use super::view::{self, View};
 use crate::atomic_file;
@@ -33,6 +38,8 @@ use crate::atomic_file;
 const MAX_CALLERS: usize = 16;
 /// Started by systemd, it ends so long after the last caller.
 const IDLE: Duration = Duration::from_secs(60);
+/// Another release is proven: it ends so long after the last thing was done.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// How long a caller waits for the hands before it is told that they are busy.
 const HANDS_FREE: Duration = Duration::from_secs(5);
 /// A caller's thread needs little.
@@ -65,8 +72,22 @@ pub(crate) fn serve(settings: Settings, time: TimeSource) -> anyhow::Result<()> 
     let shared = Arc::new(open(settings, time)?);
     let accepting = Arc::clone(&shared);
     std::thread::Builder::new().name("accept".into()).spawn(move || accept(&listener, &accepting))?;
-    watch_time(&shared, by_systemd);
-    Ok(())
+    if !watch_time(&shared, by_systemd) || by_systemd {
+        return Ok(());
+    }
+    // Nobody starts it again: it becomes the release that is proven now, by the same words.
+    let Some(agent) = &shared.settings.agent else { return Ok(()) };
+    let program = agent.tree.join(PROVEN).join(AGENT);
+    let error = Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    Err(error).with_context(|| program.display().to_string())
+}
+
+/// `helper --check`: whether this release can read the box's settings and the helper's memory. An older one asks before it gives way.
+///
+/// # Errors
+/// What can't be read. Nothing is ever written.
+pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
+    Store::look(&MachineDisk, &settings.state_dir)
 }
 
 /// A step that a killed helper had just begun holds its lock until it has become the executor: a moment.
@@ -91,7 +112,8 @@ fn open(settings: Arc<Settings>, time: TimeSource) -> anyhow::Result<Shared> {
     let quarantine = Quarantine::open(settings.state_dir.join("quarantine"))?;
     let published = store.published();
     let runner = Box::new(Executor { socket: settings.executor_socket.clone() });
-    let mut engine = Engine { disk, store, settings: Arc::clone(&settings), runner, time: time.clone(), watch: None };
+    let mut engine =
+        Engine { disk, store, settings: Arc::clone(&settings), runner, time: time.clone(), watch: None, renewed: false };
     engine.recover().context("an interrupted patch can't be finished or undone")?;
     let helper = Helper { engine, quarantine: quarantine.clone(), random: Box::new(SystemRandom::new()) };
     Ok(Shared {
@@ -124,18 +146,22 @@ fn listener(settings: &Settings) -> anyhow::Result<(UnixListener, bool)> {
     Ok((listener, false))
 }
 
-/// The main thread: deadlines pass though nobody calls; idle, it ends.
-fn watch_time(shared: &Shared, by_systemd: bool) {
+/// The main thread: deadlines pass though nobody calls; idle, it ends. Whether it ends for another release.
+fn watch_time(shared: &Shared, by_systemd: bool) -> bool {
     let (count, changed) = &shared.done;
     loop {
         let seen = *count.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = shared.hands.lock().unwrap_or_else(PoisonError::into_inner).engine.tick();
+        let (left, renewed) = {
+            let mut hands = shared.hands.lock().unwrap_or_else(PoisonError::into_inner);
+            (hands.engine.tick(), hands.engine.renewed)
+        };
         let guard = count.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = left.map_or(IDLE, |left| left.max(Duration::from_millis(10)));
+        let idle = if renewed { LAST_ANSWERS } else { IDLE };
+        let wait = left.map_or(idle, |left| left.max(Duration::from_millis(10)));
         let woken = changed.wait_timeout_while(guard, wait, |count| *count == seen);
         let timed_out = woken.map_or(true, |(_, waited)| waited.timed_out());
-        if by_systemd && left.is_none() && timed_out && shared.callers.load(Ordering::SeqCst) == 0 {
-            return;
+        if (by_systemd || renewed) && left.is_none() && timed_out && shared.callers.load(Ordering::SeqCst) == 0 {
+            return renewed;
         }
     }
 }
@@ -172,6 +198,7 @@ fn serve_caller(shared: &Shared, stream: UnixStream) {
         Ok(peer) => peer,
         Err(error) => return tracing::warn!("a caller without a name: {error}"),
     };
+    let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).ok();
     let who = match peer.uid.as_raw() {
         0 => Some(Speaker::Root),
         uid if uid == shared.settings.reporter => Some(Speaker::Reporter),
@@ -188,7 +215,7 @@ fn serve_caller(shared: &Shared, stream: UnixStream) {
     loop {
         match caller.receive() {
             Ok(Received::Request(request, file)) => {
-                let answer = answer(shared, request, file, who, &mut caller);
+                let answer = answer(shared, request, file, (who, pid), &mut caller);
                 caller.tell(&answer);
             }
             Ok(Received::Bad(why)) => return caller.tell(&refused("bad_request", why)),
@@ -198,9 +225,15 @@ fn serve_caller(shared: &Shared, stream: UnixStream) {
     }
 }
 
-fn answer(shared: &Shared, request: Request, file: Option<OwnedFd>, who: Speaker, caller: &mut Caller) -> Answer {
+fn answer(
+    shared: &Shared,
+    request: Request,
+    file: Option<OwnedFd>,
+    (who, pid): (Speaker, Option<u32>),
+    caller: &mut Caller,
+) -> Answer {
     let state = Arc::clone(&shared.published.lock().unwrap_or_else(PoisonError::into_inner));
-    let view = View { settings: &shared.settings, now: shared.time.now() };
+    let view = View { settings: &shared.settings, now: shared.time.now(), wrong_codes: state.wrong_codes };
     match request {
         Request::List => return Answer::Files(view::files(&state, &view, who == Speaker::Root)),
         Request::Reports { after } => return Answer::Reports(view::reports(&state, after)),
@@ -216,7 +249,7 @@ fn answer(shared: &Shared, request: Request, file: Option<OwnedFd>, who: Speaker
     let Some(mut hands) = hands(shared) else {
         return refused("busy", "another file is being applied");
     };
-    let answer = hands.answer(request, incoming, who, &mut |answer| caller.tell(&answer));
+    let answer = hands.answer(request, incoming, (who, pid), &mut |answer| caller.tell(&answer));
     drop(hands);
     let (count, changed) = &shared.done;
     *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use mainstay_patchkit::manifest::is_word;
 use mainstay_shared::limits::is_good_name;
+use mainstay_shared::patch::AGENT;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,27 @@ struct RawPackages {
     root: Option<PathBuf>,
 }
 
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAgent {
+    tree: PathBuf,
+    stop: Vec<String>,
+    start: Vec<String>,
+    #[serde(default)]
+    config: Option<PathBuf>,
+}
+
+/// Where the agent itself lies, so that it can be updated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AgentPlace {
+    /// `releases/`, `current` (what the reporter runs), `proven` (what helper, executor and commands run).
+    pub(super) tree: PathBuf,
+    /// How the reporter is stopped and started; its name is [`AGENT`].
+    pub(super) reporter: Service,
+    /// The reporter's own settings.
+    pub(super) config: PathBuf,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
@@ -87,11 +109,15 @@ struct Raw {
     service: Vec<Service>,
     #[serde(default)]
     packages: RawPackages,
+    #[serde(default)]
+    agent: Option<RawAgent>,
 }
 
 /// The helper's settings, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    /// Where they were read.
+    pub(super) path: PathBuf,
     pub(super) product: String,
     pub(super) hardware: String,
     pub(super) serial: String,
@@ -107,10 +133,14 @@ pub(crate) struct Settings {
     pub(super) executor_socket: Option<PathBuf>,
     /// The uid that may speak besides root.
     pub(super) reporter: u32,
+    /// Its group.
+    pub(super) reporter_group: u32,
     pub(super) patch_consent: Consent,
     pub(super) action_consent: Consent,
     pub(super) windows: Windows,
     pub(super) services: BTreeMap<String, Service>,
+    /// None: the agent is not updated by signed files here.
+    pub(super) agent: Option<AgentPlace>,
     /// Another root for dpkg; none: the machine's own.
     pub(super) packages_root: Option<PathBuf>,
 }
@@ -125,7 +155,16 @@ impl Settings {
         let found = std::fs::metadata(path).with_context(|| format!("{}: this box is not set up for patches", path.display()))?;
         ensure!(found.mode() & 0o022 == 0, "{}: others than root may write it; expected 0644 or stricter", path.display());
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        Self::read(&text).with_context(|| path.display().to_string())
+        let read = Self::read(&text).with_context(|| path.display().to_string())?;
+        Ok(Self { path: std::path::absolute(path)?, ..read })
+    }
+
+    /// The service of that name; the reporter's is [`AGENT`].
+    pub(super) fn service(&self, name: &str) -> Option<&Service> {
+        match &self.agent {
+            Some(agent) if agent.reporter.name == name => Some(&agent.reporter),
+            _ => self.services.get(name),
+        }
     }
 
     pub(super) fn read(text: &str) -> anyhow::Result<Self> {
@@ -138,12 +177,22 @@ impl Settings {
         let mut services = BTreeMap::new();
         for service in raw.service {
             check(&service, &raw.tree)?;
+            ensure!(service.name != AGENT, "service {AGENT:?}: that is the agent itself: expected under [agent]");
             if let Some(twice) = services.insert(service.name.clone(), service) {
                 bail!("service {:?}: named twice", twice.name);
             }
         }
+        let agent = raw.agent.map(agent_place).transpose()?;
+        if let Some(agent) = &agent {
+            let apart = !agent.tree.starts_with(&raw.tree) && !raw.tree.starts_with(&agent.tree);
+            ensure!(apart, "agent.tree = {:?}: expected another folder than tree = {:?}", agent.tree, raw.tree);
+        }
+        let (reporter, reporter_group) = user(&raw.reporter)?;
         Ok(Self {
-            reporter: uid_of(&raw.reporter)?,
+            path: DEFAULT_PATH.into(),
+            reporter,
+            reporter_group,
+            agent,
             windows: Windows::read(&raw.install_window)?,
             serial: raw.serial.unwrap_or_else(machine_serial),
             product: raw.product,
@@ -162,6 +211,16 @@ impl Settings {
     }
 }
 
+fn agent_place(raw: RawAgent) -> anyhow::Result<AgentPlace> {
+    let config = raw.config.unwrap_or_else(|| crate::config::DEFAULT_PATH.into());
+    for (key, path) in [("tree", &raw.tree), ("config", &config)] {
+        ensure!(path.is_absolute(), "agent.{key} = {path:?}: expected an absolute path");
+    }
+    let reporter = Service { name: AGENT.to_owned(), stop: raw.stop, start: raw.start, running_exe: None };
+    check(&reporter, &raw.tree)?;
+    Ok(AgentPlace { tree: raw.tree, reporter, config })
+}
+
 fn check(service: &Service, tree: &Path) -> anyhow::Result<()> {
     ensure!(is_good_name(&service.name), "service.name = {:?}: expected 1 to 128 printable characters", service.name);
     for (key, argv) in [("stop", &service.stop), ("start", &service.start)] {
@@ -175,15 +234,16 @@ fn check(service: &Service, tree: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A number as it is, a name by `/etc/passwd`.
-fn uid_of(user: &str) -> anyhow::Result<u32> {
+/// Uid and group: a number as it is, a name by `/etc/passwd`.
+fn user(user: &str) -> anyhow::Result<(u32, u32)> {
     if let Ok(uid) = user.parse() {
-        return Ok(uid);
+        return Ok((uid, uid));
     }
     let users = std::fs::read_to_string("/etc/passwd").context("/etc/passwd")?;
     let found = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(user)).then(|| fields.nth(1)?.parse().ok()).flatten()
+        let fields: Vec<_> = line.split(':').collect();
+        let [name, _, uid, gid, ..] = fields.as_slice() else { return None };
+        (*name == user).then(|| Some((uid.parse().ok()?, gid.parse().ok()?))).flatten()
     });
     found.with_context(|| format!("reporter = {user:?}: expected a user of this machine or a number"))
 }
@@ -214,6 +274,16 @@ start = ["/usr/bin/systemctl", "start", "acme-web"]
 running_exe = "/opt/acme-gateway/current/bin/web"
 "#;
 
+    const AGENT_TABLE: &str = "[agent]\ntree = \"/usr/lib/mainstay\"\nstop = [\"/bin/stop\"]\nstart = [\"/bin/start\"]\n";
+
+    #[test]
+    fn the_reporter_is_stopped_and_started_by_the_agents_own_table() {
+        let settings = Settings::read(&format!("{GOOD}\n{AGENT_TABLE}")).unwrap();
+        assert_eq!(settings.service(AGENT).unwrap().stop, ["/bin/stop"]);
+        assert_eq!(settings.agent.unwrap().config, Path::new("/etc/mainstay/agent.toml"));
+        assert_eq!(Settings::read(GOOD).unwrap().service(AGENT), None);
+    }
+
     #[test]
     fn without_a_word_of_the_customers_consent_is_local() {
         let settings = Settings::read(GOOD).unwrap();
@@ -236,6 +306,13 @@ running_exe = "/opt/acme-gateway/current/bin/web"
             ("an unknown key", format!("colour = 1\n{GOOD}"), "colour"),
             ("a user that is not there", GOOD.replace("\"1234\"", "\"no-such-user\""), "no-such-user"),
             ("a program outside the tree", GOOD.replace("/opt/acme-gateway/current/bin/web", "/bin/web"), "running_exe"),
+            (
+                "an agent inside the product's tree",
+                format!("{GOOD}\n{AGENT_TABLE}").replace("/usr/lib/mainstay", "/opt/acme-gateway/agent"),
+                "agent.tree",
+            ),
+            ("an agent without its stop", format!("{GOOD}\n{AGENT_TABLE}").replace("[\"/bin/stop\"]", "[]"), "stop"),
+            ("the agent as a service", GOOD.replace("\"web\"", "\"mainstay-agent\""), "[agent]"),
             ("a consent that does not exist", format!("{GOOD}\n[consent]\npatch = \"yes\""), "patch"),
         ];
         for (what, text, named) in table {

@@ -2,7 +2,8 @@
 //! one job under way, which is the journal.
 //!
 //! All of it is one value that is stored whole (`store`), so that what belongs together moves together: version, floors and roots in the
-//! same write as "done". It must never hold anything that was not verified, nor a secret but the codes of waiting files.
+//! same write as "done". It must never hold anything that was not verified, nor a secret but the codes of waiting files. An agent that went
+//! back reads what a newer one wrote: fields may be added with a default, and nothing else changes from one version to the next.
 //!
 //! ```text
 //!  Staging ─▶ Swapping ─▶ Scripts ─▶ Starting ─▶ Probation ─▶ (none: done)
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mainstay_patchkit::manifest::{Health, Run, Script};
 use mainstay_shared::check::ServiceState;
-use mainstay_shared::patch::{MAX_OUTPUT_CHARS, PatchKind, PatchReport, PatchStep};
+use mainstay_shared::patch::{AGENT, MAX_OUTPUT_CHARS, PatchKind, PatchReport, PatchStep};
 use mainstay_shared::time_source::UnixMs;
 use semver::Version;
 use serde::{Deserialize, Serialize};
@@ -33,10 +34,12 @@ const MAX_OUTPUTS: usize = 8;
 pub(super) struct State {
     /// Grows with every write.
     pub(super) sequence: u64,
-    /// What runs.
-    pub(super) version: Version,
-    /// What can be gone back to.
-    pub(super) previous: Option<Previous>,
+    /// The product.
+    #[serde(flatten)]
+    pub(super) product: Line,
+    /// The agent itself.
+    #[serde(default = "Line::of_this_program")]
+    pub(super) agent: Line,
     /// What is believed.
     pub(super) trust: Trusted,
     /// Features of the licence.
@@ -53,14 +56,66 @@ pub(super) struct State {
     pub(super) reports: Vec<PatchReport>,
     /// The number of the last report.
     pub(super) last_report: u64,
-    /// Tree hashes of the releases that were put here by us, by folder name.
-    pub(super) releases: BTreeMap<String, String>,
     /// When each action last began, by its manifest's name.
     pub(super) ran: BTreeMap<String, UnixMs>,
     /// The journal.
     pub(super) job: Option<Job>,
+    /// Wrong codes on any files since a right one, or since root decided.
+    #[serde(default)]
+    pub(super) wrong_codes: u32,
     /// How often a damaged copy of this was found (R30).
     pub(super) damages: u32,
+}
+
+/// What a patch brings a version of: each has its tree, its versions, its way back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Subject {
+    /// The vendor's product.
+    #[default]
+    Product,
+    /// This very program.
+    Agent,
+}
+
+impl Subject {
+    /// Both.
+    pub(super) const ALL: [Self; 2] = [Self::Product, Self::Agent];
+
+    /// By the name that a listing has.
+    pub(super) fn of(product: &str) -> Self {
+        if product == AGENT { Self::Agent } else { Self::Product }
+    }
+}
+
+/// The versions of one subject on this box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Line {
+    /// What runs.
+    pub(super) version: Version,
+    /// What can be gone back to.
+    pub(super) previous: Option<Previous>,
+    /// Tree hashes of the releases that were put here by us, by folder name.
+    pub(super) releases: BTreeMap<String, String>,
+    /// Of the agent: the release that is believed, while `proven` may not point to it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) moving: Option<String>,
+}
+
+impl Line {
+    fn shipped(version: Version) -> Self {
+        Self { version, previous: None, releases: BTreeMap::new(), moving: None }
+    }
+
+    /// Of an agent that was never updated.
+    fn of_this_program() -> Self {
+        Self::shipped(this_version())
+    }
+}
+
+/// The version of this program.
+pub(super) fn this_version() -> Version {
+    Version::parse(env!("CARGO_PKG_VERSION")).unwrap_or(Version::new(0, 0, 0))
 }
 
 /// A version that can be gone back to.
@@ -170,6 +225,8 @@ pub(super) enum Work {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Install {
     pub(super) stage: Stage,
+    #[serde(default)]
+    pub(super) subject: Subject,
     pub(super) how: How,
     pub(super) from_version: Version,
     pub(super) to_version: Version,
@@ -181,6 +238,17 @@ pub(super) struct Install {
     pub(super) one_way: bool,
     /// How often this stage was begun after a crash.
     pub(super) rounds: u32,
+}
+
+impl Install {
+    /// Where the agent's `proven` must point once it is over: to the new release, or to the old one; none for other subjects.
+    pub(super) fn proven_after(&self, is_new: bool) -> Option<String> {
+        match (&self.how, self.subject) {
+            (How::Tree { to_release, .. }, Subject::Agent) if is_new => Some(to_release.clone()),
+            (How::Tree { from_release, .. }, Subject::Agent) => from_release.clone(),
+            _ => None,
+        }
+    }
 }
 
 /// Where it stands.
@@ -221,8 +289,8 @@ impl State {
     pub(super) fn shipped(version: Version, root: String) -> Self {
         Self {
             sequence: 0,
-            version,
-            previous: None,
+            product: Line::shipped(version),
+            agent: Line::of_this_program(),
             trust: Trusted { root, ..Trusted::default() },
             features: BTreeSet::new(),
             documents: BTreeMap::new(),
@@ -231,10 +299,24 @@ impl State {
             files: Vec::new(),
             reports: Vec::new(),
             last_report: 0,
-            releases: BTreeMap::new(),
             ran: BTreeMap::new(),
             job: None,
+            wrong_codes: 0,
             damages: 0,
+        }
+    }
+
+    pub(super) fn line(&self, subject: Subject) -> &Line {
+        match subject {
+            Subject::Product => &self.product,
+            Subject::Agent => &self.agent,
+        }
+    }
+
+    pub(super) fn line_mut(&mut self, subject: Subject) -> &mut Line {
+        match subject {
+            Subject::Product => &mut self.product,
+            Subject::Agent => &mut self.agent,
         }
     }
 

@@ -84,6 +84,22 @@ impl Store {
         Ok(store)
     }
 
+    /// Whether this program can read what lies there, without touching it.
+    ///
+    /// # Errors
+    /// When a slot can't be read, is damaged, or says what this program does not understand.
+    pub(super) fn look(disk: &dyn Disk, dir: &std::path::Path) -> anyhow::Result<()> {
+        for path in [dir.join("state.0"), dir.join("state.1")] {
+            let slot = read_slot(disk, &path).with_context(|| path.display().to_string())?;
+            anyhow::ensure!(
+                !matches!(slot, Slot::Damaged),
+                "{}: damaged, or of a form that this version does not read",
+                path.display()
+            );
+        }
+        Ok(())
+    }
+
     /// The newest step may be lost: what may have run is not run again.
     fn after_damage(&mut self, damaged: u32) -> anyhow::Result<()> {
         self.change(|state| {

@@ -3,3 +3,4 @@
 mod simulated;
 mod world;
 mod sweep;
+mod own_update;

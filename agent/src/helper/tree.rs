@@ -9,11 +9,16 @@ use std::path::{Path, PathBuf};
 use mainstay_patchkit::archive::{self, Entries, TreeHash};
 use mainstay_patchkit::manifest::Payload;
 use mainstay_patchkit::refusal::Refusal;
+use mainstay_shared::patch::AGENT;
 use ring::digest;
 
 use super::disk::{self, Disk, Kind};
 
 const COPY_BYTES: usize = 128 << 10;
+/// The link to what runs.
+pub(super) const CURRENT: &str = "current";
+/// The agent's second link: to what was proved to run here.
+pub(super) const PROVEN: &str = "proven";
 
 /// A tree on a disk.
 #[derive(Clone, Copy)]
@@ -27,6 +32,11 @@ pub(super) fn io_refusal(error: &io::Error) -> Refusal {
 }
 
 impl Tree<'_> {
+    /// The folder of a release.
+    pub(super) fn path_of(&self, release: &str) -> PathBuf {
+        self.releases().join(release)
+    }
+
     fn releases(&self) -> PathBuf {
         self.dir.join("releases")
     }
@@ -37,7 +47,12 @@ impl Tree<'_> {
 
     /// The release that `current` points to; none if there is no such link or it points elsewhere.
     pub(super) fn current(&self) -> io::Result<Option<String>> {
-        let link = self.dir.join("current");
+        self.target(CURRENT)
+    }
+
+    /// The same of the link of that name.
+    pub(super) fn target(&self, name: &str) -> io::Result<Option<String>> {
+        let link = self.dir.join(name);
         match self.disk.look(&link)? {
             None => Ok(None),
             Some(found) if found.kind == Kind::Link => {
@@ -94,7 +109,12 @@ impl Tree<'_> {
 
     /// Lets `current` point to `release` (none: to nothing), durably.
     pub(super) fn swap(&self, release: Option<&str>) -> io::Result<()> {
-        let (link, new) = (self.dir.join("current"), self.dir.join(".current.new"));
+        self.point(CURRENT, release)
+    }
+
+    /// The same with the link of that name.
+    pub(super) fn point(&self, name: &str, release: Option<&str>) -> io::Result<()> {
+        let (link, new) = (self.dir.join(name), self.dir.join(format!(".{name}.new")));
         disk::remove_tree(self.disk, &new)?;
         match release {
             Some(release) => {
@@ -120,6 +140,15 @@ impl Tree<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a release is one of the agent: its one program and nothing beside.
+pub(super) fn is_an_agent(tree: Tree<'_>, release: &str) -> Result<(), Refusal> {
+    let found = tree.disk.list(&tree.path_of(release)).map_err(|error| io_refusal(&error))?;
+    match found.as_slice() {
+        [one] if one.name == AGENT && one.kind == Kind::File && one.mode & 0o111 == 0o111 => Ok(()),
+        _ => Err(Refusal::Archive(format!("expected one program, {AGENT}, and nothing beside it"))),
     }
 }
 

@@ -3,23 +3,22 @@
 //! Between `server` and `engine`. Every file is verified from the box's own trust each time that it is used. It must never act on a word of
 //! the reporter's without the signature, the customer's say and the window; consent without a code and rollback are root's alone.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 
 use mainstay_patchkit::file::PatchFile;
 use mainstay_patchkit::manifest::{Body, Manifest};
 use mainstay_patchkit::refusal::Refusal;
 use mainstay_patchkit::verify::{Facts, Trust, Verified, verify};
-use mainstay_shared::check::ServiceState;
 use mainstay_shared::limits::{MAX_TEXT_CHARS, clean_text};
 use mainstay_shared::patch::{PatchKind, PatchProgress, PatchReport, PatchStep};
 use ring::rand::SecureRandom;
 
 use super::engine::Engine;
+use super::probation::Sight;
 use super::protocol::{Answer, Request};
 use super::quarantine::{Incoming, Quarantine};
 use super::rules::{self, MAX_CODE_TRIES};
-use super::state::{AgreedBy, Known, Seal};
+use super::state::{AgreedBy, Known, Seal, Subject};
 use super::tree::io_refusal;
 use super::view;
 
@@ -52,7 +51,13 @@ type Say<'a> = &'a mut dyn FnMut(Answer);
 
 impl Helper {
     /// Does what is asked; the last answer is returned, those before are said.
-    pub(super) fn answer(&mut self, request: Request, incoming: Option<Incoming>, who: Speaker, say: Say<'_>) -> Answer {
+    pub(super) fn answer(
+        &mut self,
+        request: Request,
+        incoming: Option<Incoming>,
+        (who, pid): (Speaker, Option<u32>),
+        say: Say<'_>,
+    ) -> Answer {
         let answer = match request {
             Request::Take { offer_id } => incoming.map(|mut incoming| self.take(&mut incoming, offer_id, who)),
             Request::Verify => incoming.map(|incoming| self.verify(&incoming)),
@@ -60,8 +65,11 @@ impl Helper {
             Request::Refuse { sha256, code, reason } => Some(self.refuse(&sha256, code.as_deref(), &reason, who)),
             Request::TakenBack { offer_id } => Some(self.taken_back(&offer_id)),
             Request::Proceed { sha256, now, services } => Some(self.proceed(sha256.as_deref(), now, &services, who, say)),
-            Request::Health { services } => Some(self.health(&services, say)),
-            Request::Rollback => Some(self.rollback(who)),
+            Request::Health { services, reached } => {
+                let exe = pid.and_then(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok());
+                Some(self.health(&Sight { services, reached, exe }, say))
+            }
+            Request::Rollback { agent } => Some(self.rollback(if agent { Subject::Agent } else { Subject::Product }, who)),
             // Answered by the server from what is published.
             Request::List | Request::Reports { .. } | Request::Installed => Some(Answer::Nothing),
         };
@@ -82,7 +90,8 @@ impl Helper {
             product: &settings.product,
             hardware: &settings.hardware,
             serial: &settings.serial,
-            installed: Some(&state.version),
+            installed: Some(&state.product.version),
+            agent: Some(&state.agent.version),
             features: &state.features,
             withdrawn: &state.withdrawn,
             failed: &state.failed,
@@ -96,6 +105,9 @@ impl Helper {
     /// What it names must be there on this box.
     fn fits_here(&self, manifest: &Manifest) -> Result<(), Refusal> {
         let Body::Patch(patch) = &manifest.body else { return Ok(()) };
+        if manifest.updates_agent() {
+            return self.engine.takes_agents();
+        }
         match patch.services.iter().find(|name| !self.engine.settings.services.contains_key(*name)) {
             Some(name) => Err(Refusal::Content(format!("it restarts the service {name:?}, which helper.toml does not name"))),
             None => Ok(()),
@@ -112,7 +124,8 @@ impl Helper {
     }
 
     fn view(&self) -> view::View<'_> {
-        view::View { settings: &self.engine.settings, now: self.engine.now() }
+        let wrong_codes = self.engine.state().wrong_codes;
+        view::View { settings: &self.engine.settings, now: self.engine.now(), wrong_codes }
     }
 
     fn known(&self, verified: &Verified, file: &File, offer_id: Option<String>, who: Speaker) -> Known {
@@ -128,8 +141,8 @@ impl Helper {
             by_hand: who == Speaker::Root,
             kind: manifest.kind(),
             name: manifest.name.clone(),
-            product: manifest.product.clone(),
-            from_version: Some(self.engine.state().version.to_string()),
+            product: manifest.subject().to_owned(),
+            from_version: Some(self.engine.state().line(Subject::of(manifest.subject())).version.to_string()),
             to_version: manifest.version.to_string(),
             title: (text(&manifest.title.zh), text(&manifest.title.en)),
             notes: (text(&manifest.notes.zh), text(&manifest.notes.en)),
@@ -192,6 +205,9 @@ impl Helper {
         if !matches!(known.kind, PatchKind::Patch | PatchKind::Action) {
             return self.engine.take_document(verified, known).map(|()| self.told(sha256, who));
         }
+        if who == Speaker::Reporter && !rules::has_room_for_another(&self.engine.state().files) {
+            return Err(Refusal::Io("too many files wait here already".into()));
+        }
         known.code = (known.agreed.is_none() && !known.one_way).then(|| self.fresh_code()).transpose()?;
         self.quarantine.keep(incoming, sha256)?;
         let (step, now) = (known.step, self.engine.now());
@@ -227,7 +243,7 @@ impl Helper {
             offer_id: Some(offer_id),
             sha256: incoming.sha256(),
             kind: manifest.as_ref().map_or(PatchKind::Patch, Manifest::kind),
-            product: manifest.as_ref().map_or_else(String::new, |m| m.product.clone()),
+            product: manifest.as_ref().map_or_else(String::new, |m| m.subject().to_owned()),
             from_version: None,
             to_version: manifest.as_ref().map_or_else(String::new, |m| m.version.to_string()),
             step: PatchStep::Refused,
@@ -267,7 +283,8 @@ impl Helper {
             }
             // Typed at a page, and carried by an agent that may itself live as root: judged all the same.
             (_, Some(typed)) => {
-                let Some(code) = known.code.filter(|_| known.tries < MAX_CODE_TRIES) else {
+                let counts = rules::code_counts(&known, self.engine.state().wrong_codes);
+                let Some(code) = known.code.filter(|_| counts) else {
                     return Err(told("not_allowed", "it is decided on the box alone".into()));
                 };
                 if typed == code {
@@ -276,6 +293,7 @@ impl Helper {
                 let left = format!("{} tries are left", MAX_CODE_TRIES - known.tries - 1);
                 let now = self.engine.now();
                 let counted = self.engine.store.change(|state| {
+                    state.wrong_codes += 1;
                     if let Some(file) = state.file_mut(sha256) {
                         file.tries += 1;
                     }
@@ -299,6 +317,7 @@ impl Helper {
         if waits {
             let now = self.engine.now();
             let changed = self.engine.store.change(|state| {
+                state.wrong_codes = 0;
                 if let Some(file) = state.file_mut(sha256) {
                     file.agreed = Some(agreed);
                     file.code = None;
@@ -315,6 +334,9 @@ impl Helper {
     fn refuse(&mut self, sha256: &str, code: Option<&str>, reason: &str, who: Speaker) -> Answer {
         if let Err(answer) = self.may_decide(sha256, code, who) {
             return *answer;
+        }
+        if let Err(error) = self.engine.store.change(|state| state.wrong_codes = 0) {
+            return refusal(&io_refusal(&error));
         }
         let why = Refusal::Customer(clean_text(reason, MAX_TEXT_CHARS));
         self.end_waiting(sha256, why.code(), &clean_text(reason, MAX_TEXT_CHARS));
@@ -340,15 +362,15 @@ impl Helper {
         }
     }
 
-    fn health(&mut self, services: &BTreeMap<String, ServiceState>, say: Say<'_>) -> Answer {
+    fn health(&mut self, sight: &Sight, say: Say<'_>) -> Answer {
         let Some((sha256, offer_id)) = self.under_way() else { return Answer::Nothing };
-        if let Some((step, percent)) = self.engine.look(services) {
+        if let Some((step, percent)) = self.engine.look(sight) {
             say(Answer::Progress(PatchProgress { offer_id, step, percent }));
         }
         self.told(&sha256, Speaker::Reporter)
     }
 
-    fn rollback(&mut self, who: Speaker) -> Answer {
+    fn rollback(&mut self, subject: Subject, who: Speaker) -> Answer {
         if who != Speaker::Root {
             return refused("not_allowed", "only the administrator on the box goes back");
         }
@@ -359,8 +381,15 @@ impl Helper {
                 sha256
             }
             _ => {
-                let sha256 = self.engine.state().previous.as_ref().map(|previous| previous.sha256.clone()).unwrap_or_default();
-                if let Err(why) = self.engine.roll_back_installed() {
+                let sha256 = self
+                    .engine
+                    .state()
+                    .line(subject)
+                    .previous
+                    .as_ref()
+                    .map(|previous| previous.sha256.clone())
+                    .unwrap_or_default();
+                if let Err(why) = self.engine.roll_back_installed(subject) {
                     return refused("nothing_to_roll_back", why.to_string());
                 }
                 sha256

@@ -4,6 +4,7 @@ use mainstay_shared::patch::{Installed, PatchKind, PatchReport, PatchStep};
 use mainstay_shared::time_source::UnixMs;
 
 use super::protocol::KnownFile;
+use super::rules;
 use super::settings::Settings;
 use super::state::{Known, State};
 
@@ -15,6 +16,7 @@ const MAX_REPORTS: usize = 100;
 pub(super) struct View<'a> {
     pub(super) settings: &'a Settings,
     pub(super) now: UnixMs,
+    pub(super) wrong_codes: u32,
 }
 
 pub(super) fn file(known: &Known, view: &View<'_>, for_root: bool) -> KnownFile {
@@ -34,7 +36,7 @@ pub(super) fn file(known: &Known, view: &View<'_>, for_root: bool) -> KnownFile 
         reason: known.reason.clone(),
         output: known.output.clone(),
         at: known.at,
-        code: known.code.clone().filter(|_| for_root && known.tries < super::rules::MAX_CODE_TRIES),
+        code: known.code.clone().filter(|_| for_root && rules::code_counts(known, view.wrong_codes)),
         next_windows: windows,
     }
 }
@@ -52,7 +54,7 @@ pub(super) fn reports(state: &State, after: u64) -> Vec<PatchReport> {
 pub(super) fn installed(state: &State, settings: &Settings) -> Installed {
     Installed {
         product: settings.product.clone(),
-        version: state.version.to_string(),
+        version: state.product.version.to_string(),
         hardware: settings.hardware.clone(),
         patch_consent: settings.patch_consent.as_str().to_owned(),
         action_consent: settings.action_consent.as_str().to_owned(),

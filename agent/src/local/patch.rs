@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use mainstay_shared::check::ServiceState;
-use mainstay_shared::patch::{PatchKind, PatchProgress, PatchStep};
+use mainstay_shared::patch::{AGENT, PatchKind, PatchProgress, PatchStep};
 
 use super::words::pick;
 use super::{Exit, Failure, Output, link, say_json, socket};
@@ -45,7 +45,10 @@ pub(crate) enum PatchCommand {
     /// Refuse; the beginning of a hash.
     Refuse(String),
     /// Back to the version before.
-    Rollback,
+    Rollback {
+        /// Of the agent, not of the product.
+        agent: bool,
+    },
 }
 
 /// With what goes with it.
@@ -127,8 +130,8 @@ impl Desk<'_> {
             }
             PatchCommand::Apply(what) => self.apply(what, order.now).await,
             PatchCommand::Refuse(what) => self.refuse(what, &order.reason),
-            PatchCommand::Rollback => {
-                let answer = self.ask(&Request::Rollback, None)?;
+            PatchCommand::Rollback { agent } => {
+                let answer = self.ask(&Request::Rollback { agent: *agent }, None)?;
                 let file = self.show(answer)?;
                 if file.step == PatchStep::RolledBack { Ok(()) } else { self.ended(&file) }
             }
@@ -236,12 +239,16 @@ impl Desk<'_> {
             file = begun;
         }
         while file.step == PatchStep::Probation {
-            let services = self.services().await?;
-            let answer = self.ask(&Request::Health { services }, None)?;
-            file = match answer {
-                Answer::File(file) => file,
-                // The reporter's look came first: it is over.
-                _ => self.find(&file.sha256)?,
+            file = if file.product == AGENT {
+                // The new agent speaks for itself.
+                self.find(&file.sha256)?
+            } else {
+                let services = self.services().await?;
+                match self.ask(&Request::Health { services, reached: None }, None)? {
+                    Answer::File(file) => file,
+                    // The reporter's look came first: it is over.
+                    _ => self.find(&file.sha256)?,
+                }
             };
             if file.step == PatchStep::Probation {
                 tokio::time::sleep(LOOK_EVERY).await;

@@ -67,11 +67,12 @@ mainstay-agent：监测本设备及其业务服务，经 HTTPS 向服务中心�
   run                                   运行（由 systemd 启动）
   status                                身份、最近联系、待发记录、业务服务、证书
   test [--note 文字] [--no-wait]        发送一条测试消息，显示经过验证的回执（--no-wait：写盘接受后即返回）
+  test reach                            试连服务中心一次（不写入任何内容）
   patch list|status|history             补丁：待处理（含六位验证码与安装窗口）、当前版本、历史
   patch verify 文件|链接                只验证，不保留
   patch apply 文件|链接|SHA256 [--now]  同意并安装（链接：邮件中的链接，由本设备下载）；--now：不等安装窗口
   patch refuse SHA256 --reason 文字     拒绝，理由会告知厂商
-  patch rollback                        回到上一版本
+  patch rollback [agent]                回到上一版本（agent：代理程序自身）
   patch receipt [--out 文件]            写出签名回执，供离线带回或邮寄给厂商
   action list|history                   动作：待处理、历史
   action run 文件|SHA256                同意并执行一次
@@ -90,11 +91,12 @@ Usage: mainstay-agent [--config FILE] [--lang zh|en] [--json] COMMAND
   run                                   run (started by systemd)
   status                                identity, last contact, backlog, business services, certificate
   test [--note TEXT] [--no-wait]        send a test message, show its verified receipt (--no-wait: only until it is on the disk)
+  test reach                            try one request to the collector; writes nothing
   patch list|status|history             patches: what waits (with code and install windows), what runs, what was
   patch verify FILE|LINK                verify only, keep nothing
   patch apply FILE|LINK|SHA256 [--now]  agree and install; LINK: the one of the mail, this box downloads; --now: outside the window
   patch refuse SHA256 --reason TEXT     refuse; the vendor is told the reason
-  patch rollback                        back to the version before
+  patch rollback [agent]                back to the version before (agent: of the agent itself)
   patch receipt [--out FILE]            write the signed receipt, to be carried or mailed to the vendor
   action list|history                   actions: what waits, what was
   action run FILE|SHA256                agree and run it once

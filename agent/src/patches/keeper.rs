@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::state::Book;
+use super::state::{Book, Stage};
 use crate::atomic_file;
 use crate::probes::aside::Aside;
 
@@ -76,13 +76,21 @@ impl Keeper {
         Ok(())
     }
 
-    /// Removes files that belong to no offer held.
+    /// What lies here of offers other than this one.
+    pub(crate) fn others_bytes(&self, offer_id: &str) -> u64 {
+        let own = self.file_of(offer_id);
+        let files = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let others = files.filter(|file| file.path() != own && file.path().extension().is_some_and(|ending| ending == "mpatch"));
+        others.filter_map(|file| file.metadata().ok()).map(|found| found.len()).sum()
+    }
+
+    /// Removes files that belong to no offer held, or that the helper has copied.
     pub(crate) fn tidy(&self) {
         let book = self.book();
         for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Some(id) = name.strip_suffix(".mpatch") else { continue };
-            if book.held(id).is_none()
+            if book.held(id).is_none_or(|held| held.stage == Stage::Handed)
                 && let Err(error) = std::fs::remove_file(entry.path())
             {
                 tracing::warn!(%error, name, "a file that is not needed any more stays");

@@ -22,6 +22,8 @@ pub(crate) struct Limits {
     pub(crate) max_bytes: u64,
     /// Free on the state directory's disk; none: not known.
     pub(crate) free_bytes: Option<u64>,
+    /// What lies there of other offers, whole or in part.
+    pub(crate) others_bytes: u64,
 }
 
 /// What is next.
@@ -33,7 +35,7 @@ pub(crate) enum Next {
     HandOver,
     /// The helper has it.
     Nothing,
-    /// Not now: there is no room for it.
+    /// Not now: there is no room for it, on the disk or beside what is here of others.
     WaitForRoom {
         /// What it needs.
         needed_bytes: u64,
@@ -85,6 +87,10 @@ pub(crate) fn next(held: &Held, limits: &Limits) -> Next {
     }
     if held.received_bytes >= offer.bytes.saturating_mul(MAX_FILES_RECEIVED) {
         return Next::GiveUp(GiveUp::BytesUsedUp);
+    }
+    // All that is fetched may lie here together as much as one file: begun files without end must not fill the disk.
+    if limits.others_bytes > 0 && limits.others_bytes.saturating_add(offer.bytes) > limits.max_bytes {
+        return Next::WaitForRoom { needed_bytes: offer.bytes };
     }
     let needed_bytes = (offer.bytes - held.durable_bytes.min(offer.bytes)).saturating_add(RESERVE_BYTES);
     match limits.free_bytes {

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 
 use mainstay_shared::directive::Ask;
+use mainstay_shared::limits::MAX_TEXT_CHARS;
 use mainstay_shared::patch::{Decision, Offer};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,9 @@ const MAX_OFFERS: usize = 16;
 const MAX_WAITING: usize = 32;
 /// Ids remembered so that nothing is taken up twice.
 const MAX_IDS: usize = 128;
+
+/// The longest word of an offer or a decision: a reason has as many characters as any text of ours.
+const MAX_WORD_BYTES: usize = 4 * MAX_TEXT_CHARS;
 
 /// How far an offer's file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,8 +82,11 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    /// Takes note of a directive.
+    /// Takes note of a directive; of one whose words are longer than any of ours, none.
     pub(crate) fn hear(&mut self, directive: &str, ask: &Ask) {
+        if longest_word(ask) > MAX_WORD_BYTES {
+            return;
+        }
         match ask {
             Ask::Offered(offer) => self.offered(offer),
             Ask::TakenBack { offer_id } => {
@@ -133,6 +140,17 @@ impl Book {
         self.offers.retain(|held| held.offer.offer_id != offer_id);
         remember(&mut self.over, offer_id);
     }
+}
+
+fn longest_word(ask: &Ask) -> usize {
+    let words: &[&String] = match ask {
+        Ask::Offered(offer) => &[&offer.offer_id, &offer.file, &offer.sha256, &offer.product, &offer.version],
+        Ask::TakenBack { offer_id } => &[offer_id],
+        Ask::Decided { offer_id, decision: Decision::Refuse { reason }, code } => &[offer_id, reason, code],
+        Ask::Decided { offer_id, decision: Decision::Approve, code } => &[offer_id, code],
+        Ask::ReportNow | Ask::RenewCertificate | Ask::Unknown => &[],
+    };
+    words.iter().map(|word| word.len()).max().unwrap_or_default()
 }
 
 fn remember(ids: &mut VecDeque<String>, id: &str) {

@@ -29,7 +29,7 @@ fn held(change: impl FnOnce(&mut Held)) -> Held {
 
 #[test]
 fn what_is_next_for_a_file() {
-    let room = Limits { max_bytes: 100 * MIB, free_bytes: Some(1000 * MIB) };
+    let room = Limits { max_bytes: 100 * MIB, free_bytes: Some(1000 * MIB), others_bytes: 0 };
     let give_up = |why| Next::GiveUp(why);
     let table: &[(&str, Held, Limits, Next)] = &[
         ("an offer is fetched", held(|_| ()), room, Next::Fetch),
@@ -63,6 +63,13 @@ fn what_is_next_for_a_file() {
             Limits { free_bytes: Some(20 * MIB), ..room },
             Next::Fetch,
         ),
+        (
+            "begun files of other offers are waited for",
+            held(|_| ()),
+            Limits { others_bytes: 91 * MIB, ..room },
+            Next::WaitForRoom { needed_bytes: 10 * MIB },
+        ),
+        ("there is room beside small ones", held(|_| ()), Limits { others_bytes: 90 * MIB, ..room }, Next::Fetch),
         ("room that is not known is no reason", held(|_| ()), Limits { free_bytes: None, ..room }, Next::Fetch),
     ];
     for (sentence, held, limits, expected) in table {
@@ -107,6 +114,8 @@ fn a_flood_of_offers_is_bounded() {
         let flood = Offer { offer_id: format!("{n:032x}"), ..offer('1') };
         book.hear(&n.to_string(), &Ask::Offered(flood.clone()));
         book.hear(&n.to_string(), &Ask::TakenBack { offer_id: format!("{n:031x}f") });
+        let long = Offer { product: "x".repeat(1 << 20), ..flood.clone() };
+        book.hear(&n.to_string(), &Ask::Offered(Offer { offer_id: format!("{n:031x}e"), ..long }));
         book.hear(&n.to_string(), &Ask::Decided { offer_id: flood.offer_id, decision: Decision::Approve, code: "1".into() });
     }
     assert!(serde_json::to_vec(&book).unwrap().len() < 64 << 10);
@@ -122,6 +131,12 @@ async fn the_book_is_there_after_a_restart_and_a_damaged_one_is_begun_anew() {
     let again = Keeper::open(dir.path(), Aside::default()).unwrap();
     assert_eq!(again.book(), keeper.book());
     again.tidy();
+    again.change(|book| book.hear("e", &Ask::Offered(offer('3')))).await.unwrap();
+    again.change(|book| book.with(&offer('3').offer_id, |held| held.stage = Stage::Handed)).await.unwrap();
+    std::fs::write(again.file_of(&offer('3').offer_id), "copied").unwrap();
+    assert_eq!(again.others_bytes(&offer('1').offer_id), 6);
+    again.tidy();
+    assert!(!again.file_of(&offer('3').offer_id).exists(), "the helper has a copy of its own");
     assert!(again.file_of(&offer('1').offer_id).exists() && !again.file_of(&offer('2').offer_id).exists());
     std::fs::write(dir.path().join("patches/book.json"), "{torn").unwrap();
     assert_eq!(Keeper::open(dir.path(), Aside::default()).unwrap().book(), Book::default());

@@ -106,6 +106,12 @@ impl Uplink {
         (session.http.clone(), addresses.get(at).cloned())
     }
 
+    /// The client and every address.
+    pub(super) fn ways(&self) -> (reqwest::Client, Vec<String>) {
+        let session = self.session();
+        (session.http.clone(), self.settings.addresses_or(&session.identity.addresses))
+    }
+
     /// Posts `body` without showing a certificate: the renewal of an expired one.
     ///
     /// # Errors

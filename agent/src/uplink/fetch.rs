@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use mainstay_shared::api::ErrorBody;
+use mainstay_shared::api::{ErrorBody, PATH_REPOSITORY};
 use mainstay_shared::limits::clean_text;
 use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE, RETRY_AFTER};
 
@@ -14,6 +14,8 @@ use super::{Outcome, rules};
 
 /// Nothing for so long: the connection is dead.
 pub(super) const STALLED: Duration = Duration::from_secs(60);
+/// One address gets so long to answer at all.
+const ANSWERS: Duration = Duration::from_secs(15);
 /// The longest refusal that is read.
 const MAX_REFUSAL_BYTES: usize = 16 << 10;
 /// The longest tag that is kept.
@@ -49,6 +51,25 @@ impl Uplink {
             Err(_) => return Outcome::RetryAfter { after: None, why: format!("{address}: no answer") },
         };
         self.judge_fetch(response).await
+    }
+
+    /// Whether the collector answers this appliance, at any of its addresses: which one, or why none does. Nothing is asked that would change
+    /// anything there.
+    pub(crate) async fn reach(&self) -> Result<String, String> {
+        let (http, addresses) = self.ways();
+        let mut why = "no address of the collector is known".to_owned();
+        for address in addresses {
+            let request = http.get(format!("{}{PATH_REPOSITORY}timestamp.json", address.trim_end_matches('/'))).timeout(ANSWERS);
+            match request.send().await {
+                // Without a repository it says so: it has answered all the same.
+                Ok(response) if response.status().is_success() || matches!(response.status().as_u16(), 403 | 404) => {
+                    return Ok(address);
+                }
+                Ok(response) => why = format!("{address}: status {}", response.status().as_u16()),
+                Err(error) => why = format!("{address}: {}", with_causes(&error.without_url())),
+            }
+        }
+        Err(why)
     }
 
     async fn judge_fetch(&self, response: reqwest::Response) -> Outcome<Body> {

@@ -36,10 +36,11 @@ pub(crate) async fn add(
     Ok(())
 }
 
-/// Notes that the agent acted on a directive.
+/// Notes that the agent acted on a directive, and forgets what it said: a typed code must not outlive its use (R33).
 pub(crate) async fn done(tx: &mut Conn, (tenant_id, appliance_id): &LinkKey, id: &str, now: UnixMs) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE directives SET done_at = $1 WHERE tenant_id = $2 AND appliance_id = $3 AND directive_id = $4 AND done_at IS NULL",
+        "UPDATE directives SET done_at = $1, ask = '' WHERE tenant_id = $2 AND appliance_id = $3 AND directive_id = $4
+             AND done_at IS NULL",
     )
     .bind(now.0)
     .bind(tenant_id)
@@ -76,6 +77,25 @@ pub(crate) async fn forget_offer(
         }
     }
     Ok(())
+}
+
+/// Whether a directive expired that is not forgotten.
+pub(crate) async fn any_expired(conn: &mut Conn, now: UnixMs) -> Result<bool, sqlx::Error> {
+    let found: Option<i64> =
+        sqlx::query_scalar("SELECT expires_at FROM directives WHERE done_at IS NULL AND expires_at <= $1 AND ask <> '' LIMIT 1")
+            .bind(now.0)
+            .fetch_optional(conn)
+            .await?;
+    Ok(found.is_some())
+}
+
+/// Forgets what those said that expired: no box will hear it any more.
+pub(crate) async fn forget_expired(tx: &mut Conn, now: UnixMs) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE directives SET ask = '' WHERE done_at IS NULL AND expires_at <= $1 AND ask <> ''")
+        .bind(now.0)
+        .execute(tx)
+        .await
+        .map(drop)
 }
 
 /// What is asked of these appliances now; a held one is asked nothing.

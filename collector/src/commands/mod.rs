@@ -132,6 +132,7 @@ impl Room {
             rng: self.rng.clone(),
             changes: watch::channel(0).1,
             look_now: Arc::default(),
+            repository: None,
         })
     }
 

@@ -17,6 +17,7 @@ use crate::db::Engine;
 use crate::flow::time_passes::LastLook;
 use crate::flow::{World, changes, daily_mail, notices_go_out, outside_watch, repository_is_read, time_passes};
 use crate::lifecycle::Lifecycle;
+use crate::releases::place::Place;
 use crate::{metrics, router, server};
 
 /// How long begun work may take to end after the soft stop; within systemd's TimeoutStopSec.
@@ -28,9 +29,6 @@ const TIME_PERIOD: Duration = Duration::from_secs(1);
 /// How often it is asked whether yesterday's mails are written.
 const DAILY_PERIOD: Duration = Duration::from_secs(300);
 
-/// How often the repository is looked at: a look is a listing, unless something is new.
-const REPOSITORY_PERIOD: Duration = Duration::from_secs(5);
-
 /// Runs the collector until it is told to stop.
 pub(crate) async fn run(room: Room) -> anyhow::Result<()> {
     let db = room.db().await?;
@@ -38,6 +36,10 @@ pub(crate) async fn run(room: Room) -> anyhow::Result<()> {
     db.write_log_again().await?;
     let keys_dir = room.config.data_dir.join("keys");
     let authority = Authority::load(&keys_dir).with_context(|| format!("reading the keys in {}", keys_dir.display()))?;
+    let repository = match &room.config.releases {
+        Some(settings) => Some(Arc::new(Place::open(settings, &room.config.data_dir)?)),
+        None => None,
+    };
     let (publish, newest) = watch::channel(0);
     let world = World {
         config: Arc::new(room.config),
@@ -46,6 +48,7 @@ pub(crate) async fn run(room: Room) -> anyhow::Result<()> {
         rng: room.rng,
         changes: newest,
         look_now: Arc::new(Notify::new()),
+        repository,
     };
     let (lifecycle, waiting) = Lifecycle::begin();
     time_passes::collector_starts(&world).await?;
@@ -73,7 +76,7 @@ fn start_stories(world: &World, lifecycle: &Lifecycle) -> anyhow::Result<()> {
     });
     if let Some(reader) = repository_is_read::Reader::new(world)? {
         let releases = world.clone();
-        lifecycle.periodic("repository", REPOSITORY_PERIOD, Arc::default(), move || {
+        lifecycle.periodic("repository", reader.period(), Arc::default(), move || {
             let (world, reader) = (releases.clone(), Arc::clone(&reader));
             async move { reader.once(&world).await }
         });

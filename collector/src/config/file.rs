@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Config, MailConfig, MailSecurity, ReleasesConfig, WatchConfig, WebTls};
+use self::releases::RawReleases;
+use super::{BucketConfig, Config, MailConfig, MailSecurity, ReleasesConfig, ReleasesFrom, WatchConfig, WebTls};
 use crate::customers::Language;
+
+mod releases;
 
 /// Where the file stands unless `--config` says otherwise.
 pub(crate) const DEFAULT_PATH: &str = "/etc/mainstay/collector.toml";
@@ -98,13 +101,6 @@ struct RawMail {
 struct RawWatch {
     url: String,
     interval: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawReleases {
-    dir: PathBuf,
-    root: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -317,15 +313,6 @@ impl Checks<'_> {
             self.faults.push(format!("{}: watch.url: expected an http:// or https:// address", self.file));
         }
         WatchConfig { url: raw.url, interval: self.duration("watch.interval", raw.interval.as_deref().unwrap_or("1min")) }
-    }
-
-    fn releases(&mut self, raw: RawReleases) -> ReleasesConfig {
-        for (key, path) in [("releases.dir", Some(&raw.dir)), ("releases.root", raw.root.as_ref())] {
-            if let Some(path) = path.filter(|path| !path.is_absolute()) {
-                self.fault(key, &path.display().to_string(), "an absolute path");
-            }
-        }
-        ReleasesConfig { dir: raw.dir, root: raw.root }
     }
 
     fn duration(&mut self, key: &str, text: &str) -> Duration {

@@ -88,11 +88,33 @@ pub(crate) struct WatchConfig {
     pub(crate) interval: Duration,
 }
 
-/// The repository of signed files.
+/// The repository of signed files. Read only, from here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReleasesConfig {
-    /// The folder that `mainstay-release publish` writes. Read only, from here.
-    pub(crate) dir: PathBuf,
-    /// The first root that this service trusts; without it, the folder's own `metadata/1.root.json`.
+    pub(crate) from: ReleasesFrom,
+    /// The first root that this service trusts; without it, the repository's own `metadata/1.root.json`.
     pub(crate) root: Option<PathBuf>,
+}
+
+/// Where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ReleasesFrom {
+    /// The folder that `mainstay-release publish` writes.
+    Dir(PathBuf),
+    /// A bucket that holds the same.
+    Bucket(BucketConfig),
+}
+
+/// A bucket of an S3-compatible store, addressed by path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BucketConfig {
+    /// `https://host[:port]`.
+    pub(crate) endpoint: String,
+    pub(crate) bucket: String,
+    pub(crate) region: String,
+    /// Before `metadata/` and `files/`: empty, or ending in `/`.
+    pub(crate) prefix: String,
+    pub(crate) access_key_id: String,
+    /// The secret key is its first line.
+    pub(crate) secret_key_file: PathBuf,
 }

@@ -121,7 +121,7 @@ async fn offer_all(
                         let batch_id =
                             batches.first().map_or_else(|| random_hex_128(&world.rng), |(first, _)| first.batch_id.clone());
                         let offer = new_offer(world, by, wish, &file, &appliance, terms.as_str(), batch_id, now);
-                        write(tx, world, by, &offer, now).await?;
+                        write(tx, world, &by.actor, &offer, now).await?;
                         let offer_id = offer.offer_id.clone();
                         batches.push((offer, appliance));
                         Ok(offer_id)
@@ -177,7 +177,7 @@ pub(crate) async fn circumstances(
 }
 
 fn version_of(file: &ReleaseFile) -> (String, String) {
-    file.manifest.as_ref().map(|manifest| (manifest.product.clone(), manifest.version.to_string())).unwrap_or_default()
+    file.manifest.as_ref().map(|manifest| (manifest.subject().to_owned(), manifest.version.to_string())).unwrap_or_default()
 }
 
 #[expect(clippy::too_many_arguments, reason = "a row of many columns, made in one place")]
@@ -221,10 +221,11 @@ fn new_offer(
     }
 }
 
-async fn write(tx: &mut Conn, world: &World, by: &By, offer: &OfferRow, now: UnixMs) -> anyhow::Result<()> {
+/// Writes a new offer, asks its appliance and records it.
+pub(super) async fn write(tx: &mut Conn, world: &World, actor: &str, offer: &OfferRow, now: UnixMs) -> anyhow::Result<()> {
     offers::add(tx, offer).await?;
-    ask(tx, world, &by.actor, offer, Ask::Offered(offer.on_the_wire()), (now, offer.expires_at)).await?;
-    note(tx, world, &by.actor, offer, ("offered", &offer.terms, ""), now).await
+    ask(tx, world, actor, offer, Ask::Offered(offer.on_the_wire()), (now, offer.expires_at)).await?;
+    note(tx, world, actor, offer, ("offered", &offer.terms, ""), now).await
 }
 
 /// Asks the offer's appliance for something, through the long poll.

@@ -3,6 +3,7 @@
 //! The link identifies and authorises nothing (R18): what was typed is carried to the box, which made the code and judges it. A form
 //! without six digits changes nothing; codes and downloads are counted, so that no gateway and no guesser goes on for ever.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mainstay_shared::directive::Ask;
@@ -65,12 +66,17 @@ pub(crate) async fn look(world: &World, token: &str) -> anyhow::Result<Option<Be
 
 async fn behind(conn: &mut Conn, token: &str, now: UnixMs) -> anyhow::Result<Option<Behind>> {
     let Some(link) = links::by_token(conn, token, now).await? else { return Ok(None) };
-    let mut found = Vec::new();
+    // A batch is of one content. Signed anew, an appliance's offer was made anew: the living one counts, or else the newest.
+    let mut of_batch: BTreeMap<String, OfferRow> = BTreeMap::new();
+    let counts = |offer: &OfferRow| (offer.ended_at.is_none(), offer.made_at);
     for offer in offers::of_batch(conn, &link.tenant_id, &link.batch_id).await? {
-        // Bound to the file's hash: another file under the same name is another offer.
-        if offer.sha256 == link.sha256
-            && let Some(appliance) = appliances::get(conn, &link.tenant_id, &offer.appliance_id).await?
-        {
+        if of_batch.get(&offer.appliance_id).is_none_or(|other| counts(other) < counts(&offer)) {
+            of_batch.insert(offer.appliance_id.clone(), offer);
+        }
+    }
+    let mut found = Vec::new();
+    for offer in of_batch.into_values() {
+        if let Some(appliance) = appliances::get(conn, &link.tenant_id, &offer.appliance_id).await? {
             found.push((offer, appliance));
         }
     }

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
 use crate::db::Db;
+use crate::releases::place::Place;
 
 pub(crate) mod record;
 pub(crate) mod told;
@@ -30,6 +31,8 @@ pub(crate) mod directives_wait;
 pub(crate) mod file_is_offered;
 pub(crate) mod link_is_used;
 pub(crate) mod receipt_is_read;
+pub(crate) mod file_is_renewed;
+pub(crate) mod repository_warns;
 pub(crate) mod repository_is_read;
 pub(crate) mod changes;
 pub(crate) mod time_passes;
@@ -49,6 +52,8 @@ pub(crate) struct World {
     pub(crate) changes: watch::Receiver<i64>,
     /// Asks this node to look for changes now rather than at the next tick.
     pub(crate) look_now: Arc<Notify>,
+    /// Where the release engineers publish, as the settings say; commands go without.
+    pub(crate) repository: Option<Arc<Place>>,
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use mainstay_shared::check::{CheckResult, ServiceState};
 use mainstay_shared::fault::FaultGrounds;
 use mainstay_shared::limits::{MAX_TEXT_CHARS, clean_text};
-use mainstay_shared::patch::{PatchKind, PatchProgress, PatchReport, PatchStep};
+use mainstay_shared::patch::{AGENT, PatchKind, PatchProgress, PatchReport, PatchStep};
 use mainstay_shared::time_source::UnixMs;
 
 use super::collector_faults::{self, Found};
@@ -118,7 +118,9 @@ async fn move_offer(tx: &mut Conn, mut offer: OfferRow, report: &PatchReport, no
 }
 
 async fn note_version(tx: &mut Conn, key: (&str, &str), report: &PatchReport, now: UnixMs) -> anyhow::Result<()> {
+    // The agent tells its own version at its start; the product's is not moved by it.
     let runs = match (report.kind, report.step) {
+        _ if report.product == AGENT => None,
         (PatchKind::Patch, PatchStep::Done) => Some(report.to_version.as_str()),
         (PatchKind::Patch, PatchStep::RolledBack) => report.from_version.as_deref(),
         _ => None,

@@ -1,10 +1,13 @@
-//! The repository is read: new files are verified and listed, withdrawn ones taken back, snapshot and timestamp renewed in time, ends of
-//! signatures told of 30 and 7 days ahead, offers that no box took up ended. One node does it, the holder of the lease.
+//! The repository is read: new files are verified and listed, withdrawn ones taken back, snapshot and timestamp renewed in time, offers
+//! that no box took up ended. One node does it, the holder of the lease. What is wrong is told by `repository_warns`.
 //!
 //! Expired signatures stop installs on the appliances, never reporting (R21): nothing here stands in the way of intake.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -14,31 +17,35 @@ use mainstay_shared::time_source::UnixMs;
 
 use super::World;
 use super::file_is_offered::end;
+use super::file_is_renewed::file_is_renewed;
+use super::repository_warns::{keep_problems, warn_of_ends};
+use crate::appliances::directives;
 use crate::audit;
-use crate::config::ReleasesConfig;
-use crate::customers::{Role as StaffRole, VENDOR_TENANT, store as customers};
 use crate::db::{Turn, mark_change, transact};
-use crate::notices::{Recipient, outbox, patch_mail};
 use crate::releases::life::OfferState;
-use crate::releases::online::{OnlineKeys, Role, is_due, names_of, names_of_snapshot};
-use crate::releases::repository::{self, Listed, Newest};
-use crate::releases::{FileState, ReleaseFile, files, offers};
+use crate::releases::online::{OnlineKeys, Role, is_due, names_of, names_of_snapshot, together};
+use crate::releases::place::{Listed, Place, Shelf};
+use crate::releases::problems::{Problem, What};
+use crate::releases::standing::{Standing, published_online, standing};
+use crate::releases::{FileState, ReleaseFile, files, offers, repository};
 
 /// The lease and how long it lasts without its holder.
 const LEASE: &str = "releases";
 const LEASE_LASTS: Duration = Duration::from_secs(60);
-/// Days ahead of an end at which it is told of.
-const WARNED_DAYS: [i64; 2] = [30, 7];
-const DAY_MS: i64 = 86_400_000;
+/// A long reading renews it so often.
+const LEASE_RENEWED: Duration = Duration::from_secs(20);
 /// Offers ended in one pass.
 const ENDED_AT_ONCE: i64 = 100;
 
 /// A node's reader of the repository.
 pub(crate) struct Reader {
     node: String,
-    settings: ReleasesConfig,
+    place: Arc<Place>,
+    root: Option<PathBuf>,
     /// What was refused is read once more after a start: the trusted root may have been put right.
     first_look: AtomicBool,
+    /// What stood when the metadata was listed so: as long as it is, nothing is read of it.
+    stood: Mutex<Option<(Vec<Listed>, Standing)>>,
 }
 
 fn online_keys(world: &World) -> anyhow::Result<Option<OnlineKeys>> {
@@ -51,28 +58,46 @@ impl Reader {
     /// # Errors
     /// If the online keys are there and can't be read.
     pub(crate) fn new(world: &World) -> anyhow::Result<Option<Arc<Self>>> {
-        let Some(settings) = world.config.releases.clone() else { return Ok(None) };
+        let (Some(place), Some(settings)) = (&world.repository, &world.config.releases) else { return Ok(None) };
         online_keys(world)?;
-        Ok(Some(Arc::new(Self { node: random_hex_128(&world.rng), settings, first_look: AtomicBool::new(true) })))
+        Ok(Some(Arc::new(Self {
+            node: random_hex_128(&world.rng),
+            place: Arc::clone(place),
+            root: settings.root.clone(),
+            first_look: AtomicBool::new(true),
+            stood: Mutex::default(),
+        })))
+    }
+
+    /// How often it passes.
+    pub(crate) fn period(&self) -> Duration {
+        self.place.period()
     }
 
     /// One pass.
     ///
     /// # Errors
-    /// If the folder can't be read or the database refuses; the next period is the retry.
+    /// If the place can't be read or the database refuses; the next period is the retry.
     pub(crate) async fn once(self: Arc<Self>, world: &World) -> anyhow::Result<()> {
         if !self.holds_lease(world).await? {
             return Ok(());
         }
-        self.read_files(world).await.context("reading the repository's files")?;
-        self.withdraw(world).await.context("taking back what was withdrawn")?;
-        let reader = Arc::clone(&self);
-        let newest = aside(move || repository::newest_metadata(&reader.settings.dir))
-            .await
-            .context("reading the repository's metadata")?;
-        self.sign(world, &newest).await.context("signing snapshot and timestamp")?;
-        self.warn(world, &newest).await.context("telling of signatures that end")?;
-        end_overdue(world).await.context("ending offers that nobody took up")
+        let mut problems = Vec::new();
+        let looked = self.look().await;
+        match &looked {
+            Ok((found, stands)) => {
+                self.read_files(world, found, &mut problems).await.context("reading the repository's files")?;
+                self.withdraw(world).await.context("taking back what was withdrawn")?;
+                problems.extend(stands.problems.iter().cloned());
+                self.sign(world, stands, &mut problems).await.context("signing snapshot and timestamp")?;
+                warn_of_ends(world, &stands.newest).await.context("telling of signatures that end")?;
+            }
+            Err(error) => problems.push(Problem::new(What::Unreadable, "repository", &format!("{error:#}"))),
+        }
+        keep_problems(world, problems).await.context("telling what is wrong with the repository")?;
+        end_overdue(world).await.context("ending offers that nobody took up")?;
+        forget_expired(world).await.context("forgetting what no box heard in time")?;
+        looked.map(drop).context("reading the repository")
     }
 
     async fn holds_lease(&self, world: &World) -> anyhow::Result<bool> {
@@ -87,11 +112,32 @@ impl Reader {
         Ok(transact!(world.db, Turn::Console, |tx| { Ok(files::take_lease(tx, LEASE, &self.node, times).await?) }))
     }
 
-    async fn read_files(self: &Arc<Self>, world: &World) -> anyhow::Result<()> {
+    /// What lies there now.
+    async fn look(&self) -> anyhow::Result<(Vec<Listed>, Standing)> {
+        let found = self.place.list(Shelf::Files).await?;
+        let listed = self.place.list(Shelf::Metadata).await?;
+        let stood = self.stood.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, stands)) = stood.filter(|(known, _)| *known == listed) {
+            return Ok((found, stands));
+        }
+        let stands = standing(&self.place, &listed, self.trusted_root().await?).await?;
+        *self.stood.lock().unwrap_or_else(PoisonError::into_inner) = Some((listed, stands.clone()));
+        Ok((found, stands))
+    }
+
+    /// The root that this service trusts first.
+    async fn trusted_root(&self) -> anyhow::Result<Vec<u8>> {
+        match &self.root {
+            Some(path) => {
+                tokio::fs::read(path).await.with_context(|| format!("{}: the first root that is trusted", path.display()))
+            }
+            None => self.place.metadata("1.root.json").await?.context("metadata/1.root.json: it is not there yet"),
+        }
+    }
+
+    async fn read_files(&self, world: &World, listed: &[Listed], problems: &mut Vec<Problem>) -> anyhow::Result<()> {
         let known = files::list(&mut *world.db.read().await?).await?;
-        let by_name: BTreeMap<&str, &ReleaseFile> = known.iter().map(|file| (file.file.as_str(), file)).collect();
-        let reader = Arc::clone(self);
-        let listed = aside(move || repository::listed(&reader.settings.dir)).await?;
+        let mut by_name: BTreeMap<String, ReleaseFile> = known.into_iter().map(|file| (file.file.clone(), file)).collect();
         let now = world.time.now();
         let again = self.first_look.swap(false, Ordering::Relaxed);
         let stands = |known: &ReleaseFile, mark: &str| match known.state {
@@ -99,11 +145,18 @@ impl Reader {
             FileState::Refused => known.mark == mark && !again,
             FileState::Good | FileState::Withdrawn => known.mark == mark,
         };
-        for found in &listed {
-            if by_name.get(found.file.as_str()).is_some_and(|known| stands(known, &found.mark)) {
+        for found in listed {
+            let known = by_name.get(&found.name);
+            if known.is_some_and(|known| stands(known, &found.mark)) {
                 continue;
             }
-            let file = self.read_file(found.clone(), now).await?;
+            let file = match self.keeping_lease(world, self.read_file(found, now)).await? {
+                Ok(read) => repository::beside(known, read),
+                Err(error) => {
+                    problems.push(Problem::new(What::Unreadable, &found.name, &format!("{error:#}")));
+                    continue;
+                }
+            };
             tracing::info!(
                 file = file.file,
                 state = file.state.as_str(),
@@ -111,22 +164,35 @@ impl Reader {
                 "a file of the repository was read"
             );
             keep(world, &file, now).await?;
+            by_name.insert(file.file.clone(), file);
         }
-        for gone in
-            known.iter().filter(|known| known.state != FileState::Gone && !listed.iter().any(|found| found.file == known.file))
-        {
-            keep(world, &ReleaseFile { state: FileState::Gone, ..gone.clone() }, now).await?;
+        for file in by_name.values().filter(|file| file.state != FileState::Gone) {
+            if !listed.iter().any(|found| found.name == file.file) {
+                keep(world, &ReleaseFile { state: FileState::Gone, ..file.clone() }, now).await?;
+            } else if file.refusal.starts_with(repository::REPUBLISHED) {
+                problems.push(Problem::new(What::Republished, &file.file, &file.refusal));
+            }
         }
         Ok(())
     }
 
-    async fn read_file(self: &Arc<Self>, found: Listed, now: UnixMs) -> anyhow::Result<ReleaseFile> {
-        let reader = Arc::clone(self);
-        aside(move || {
-            let root = repository::trusted_root(&reader.settings)?;
-            Ok(repository::read(&reader.settings.dir, &found, &root, now))
-        })
-        .await
+    async fn read_file(&self, found: &Listed, now: UnixMs) -> anyhow::Result<ReleaseFile> {
+        let (root, file) = (self.trusted_root().await?, self.place.whole(found).await?);
+        let found = found.clone();
+        tokio::task::spawn_blocking(move || repository::read(&file, &found, &root, now)).await?
+    }
+
+    /// Does what may take long, and holds the lease meanwhile.
+    async fn keeping_lease<T>(&self, world: &World, work: impl Future<Output = T>) -> anyhow::Result<T> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                () = tokio::time::sleep(LEASE_RENEWED) => {
+                    anyhow::ensure!(self.holds_lease(world).await?, "another node reads the repository by now");
+                }
+            }
+        }
     }
 
     /// Files that a signed withdrawal names are offered no more; what was offered of them is taken back.
@@ -149,23 +215,27 @@ impl Reader {
         Ok(())
     }
 
-    /// Snapshot and timestamp say what lies there now, and never run out while this service lives.
-    async fn sign(&self, world: &World, newest: &BTreeMap<String, Newest>) -> anyhow::Result<()> {
+    /// Snapshot and timestamp say what stands now, and never run out while this service lives.
+    async fn sign(&self, world: &World, stands: &Standing, problems: &mut Vec<Problem>) -> anyhow::Result<()> {
         // Read each time: `releases keygen` needs no restart.
-        let (Some(keys), Some(root)) = (online_keys(world)?, newest.get("root")) else { return Ok(()) };
+        let (Some(keys), Some(root)) = (online_keys(world)?, stands.newest.get("root")) else { return Ok(()) };
         if !keys.are_listed(&root.bytes) {
-            tracing::warn!(
-                version = root.version,
-                "the root does not list this collector's online keys (releases keys): nothing is signed"
-            );
+            let why = "the root does not list this collector's online keys (releases keys): nothing is signed";
+            problems.push(Problem::new(What::KeysNotListed, &format!("{}.root.json", root.version), why));
             return Ok(());
         }
         let now = world.time.now();
-        let names = names_of(newest);
         let (last_snapshot, last_timestamp) = {
             let mut conn = world.db.read().await?;
             (files::newest_signed(&mut conn, Role::Snapshot).await?, files::newest_signed(&mut conn, Role::Timestamp).await?)
         };
+        let (names, went_back) = together(last_snapshot.as_ref(), names_of(&stands.newest));
+        for (name, why) in went_back {
+            problems.push(Problem::new(What::WentBack, &name, &why));
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
         let snapshot_due = is_due(Role::Snapshot, last_snapshot.as_ref(), &names, now);
         let timestamp_due = snapshot_due
             || last_snapshot
@@ -174,7 +244,7 @@ impl Reader {
         if !timestamp_due {
             return Ok(());
         }
-        let floors = repository::published_online(&self.settings.dir);
+        let floors = published_online(&self.place).await?;
         transact!(world.db, Turn::Console, |tx| {
             let snapshot = match last_snapshot.clone().filter(|_| !snapshot_due) {
                 Some(last) => last,
@@ -192,72 +262,14 @@ impl Reader {
         });
         Ok(())
     }
-
-    async fn warn(&self, world: &World, newest: &BTreeMap<String, Newest>) -> anyhow::Result<()> {
-        let now = world.time.now();
-        let known = files::expiries(&mut *world.db.read().await?).await?;
-        for (role, newest) in newest {
-            let version = i64::try_from(newest.version).unwrap_or(i64::MAX);
-            let is_new = !known.iter().any(|(name, known, at)| name == role && *known == version && *at == newest.expires_at);
-            let left_ms = newest.expires_at.since_ms(now);
-            let warned = WARNED_DAYS.into_iter().filter(|days| left_ms <= days * DAY_MS).min();
-            if is_new || warned.is_some() {
-                transact!(world.db, Turn::Console, |tx| {
-                    if is_new {
-                        files::put_expiry(tx, role, version, newest.expires_at).await?;
-                        mark_change(tx).await?;
-                    }
-                    if let Some(days) = warned {
-                        tell_operators(tx, world, (role, version, newest.expires_at), days, now).await?;
-                    }
-                    Ok(())
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Once for each role, version and number of days: the notice's id says so.
-async fn tell_operators(
-    tx: &mut crate::db::Conn,
-    world: &World,
-    (role, version, expires_at): (&str, i64, UnixMs),
-    days: i64,
-    now: UnixMs,
-) -> anyhow::Result<()> {
-    let about = format!("{role}.{version}.{days}");
-    let told: Option<String> =
-        sqlx::query_scalar("SELECT notice_id FROM outbox WHERE tenant_id = $1 AND subject_id = $2 LIMIT 1")
-            .bind(VENDOR_TENANT)
-            .bind(format!("expiry:{about}"))
-            .fetch_optional(&mut *tx)
-            .await?;
-    if told.is_some() {
-        return Ok(());
-    }
-    let subject_id = format!("expiry:{about}");
-    for operator in customers::all_staff(tx).await? {
-        if operator.role != StaffRole::Operator || operator.disabled_at.is_some() {
-            continue;
-        }
-        let text = patch_mail::signatures_end(operator.language, &world.config.service_name, role, expires_at);
-        let recipient = Recipient { name: operator.name, email: operator.email, language: operator.language };
-        let row = outbox::New {
-            tenant_id: VENDOR_TENANT,
-            subject_id: &subject_id,
-            about: &about,
-            kind: "expiry",
-            recipient: &recipient,
-        };
-        outbox::enqueue(tx, &world.config, now, &row, &text).await?;
-    }
-    Ok(())
 }
 
 async fn keep(world: &World, file: &ReleaseFile, now: UnixMs) -> anyhow::Result<()> {
     transact!(world.db, Turn::Console, |tx| {
         files::put(tx, file, now).await?;
+        if file.state == FileState::Good {
+            file_is_renewed(tx, world, file, now).await?;
+        }
         mark_change(tx).await?;
         Ok(())
     });
@@ -283,7 +295,11 @@ pub(crate) async fn end_overdue(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Disks may be slow, or far away: never on a thread that answers.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
-    tokio::task::spawn_blocking(work).await.context("reading aside")?
+/// What was asked of a box and expired is forgotten: a code that was typed at a link among it.
+async fn forget_expired(world: &World) -> anyhow::Result<()> {
+    let now = world.time.now();
+    if directives::any_expired(&mut *world.db.read().await?, now).await? {
+        transact!(world.db, Turn::Console, |tx| { Ok(directives::forget_expired(tx, now).await?) });
+    }
+    Ok(())
 }

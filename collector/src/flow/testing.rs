@@ -70,6 +70,7 @@ impl Stage {
             rng,
             changes,
             look_now: Arc::new(Notify::new()),
+            repository: None,
         };
         Self { world, epoch, seq: 0.into() }
     }

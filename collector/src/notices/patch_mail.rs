@@ -7,6 +7,7 @@ use mainstay_shared::time_source::UnixMs;
 use super::texts::{Half, Text, bilingual, one_line};
 use crate::customers::Language;
 use crate::releases::ReleaseFile;
+use crate::releases::problems::Problem;
 use crate::words::{Words, when};
 
 /// The kind in the outbox.
@@ -51,13 +52,23 @@ pub(crate) fn text(language: Language, told: &Told<'_>) -> Text {
 pub(crate) fn title_of(w: Words, file: &ReleaseFile) -> String {
     let Some(manifest) = &file.manifest else { return file.file.clone() };
     let title = if w.0 == Language::Zh { &manifest.title.zh } else { &manifest.title.en };
-    format!("{title} {} {}", manifest.product, manifest.version).trim().to_owned()
+    format!("{title} {} {}", manifest.subject(), manifest.version).trim().to_owned()
 }
 
 /// What a person should know before they agree.
 pub(crate) fn notes_of(w: Words, file: &ReleaseFile) -> String {
     let notes = file.manifest.as_ref().map(|manifest| if w.0 == Language::Zh { &manifest.notes.zh } else { &manifest.notes.en });
     notes.cloned().unwrap_or_default()
+}
+
+/// To operators: something is wrong with the repository, and lasts.
+pub(crate) fn repository_problem(language: Language, service_name: &str, problem: &Problem) -> Text {
+    bilingual(language, |w, _| {
+        let about = one_line(&problem.about);
+        let title = w.with("mail.repository.title", &[("about", &about), ("service", &one_line(service_name))]);
+        let what = w.of("repository_problem", problem.what.as_str());
+        (title, w.with("mail.repository.lead", &[("about", &about), ("what", &what), ("why", &one_line(&problem.why))]))
+    })
 }
 
 /// To operators: signatures end, and with them installs, on that day.

@@ -131,6 +131,13 @@ pub(crate) async fn expiries(conn: &mut Conn) -> Result<Vec<(String, i64, UnixMs
     rows.iter().map(|row| Ok((row.try_get("role")?, row.try_get("version")?, UnixMs(row.try_get("expires_at")?)))).collect()
 }
 
+/// The version of the newest root that was believed; `None`: none was read yet.
+pub(crate) async fn root_version(conn: &mut Conn) -> Result<Option<u64>, sqlx::Error> {
+    let version: Option<i64> =
+        sqlx::query_scalar("SELECT version FROM signing_expiry WHERE role = 'root'").fetch_optional(conn).await?;
+    Ok(version.map(|version| u64::try_from(version).unwrap_or_default()))
+}
+
 /// Notes until when a role's newest version lasts.
 pub(crate) async fn put_expiry(tx: &mut Conn, role: &str, version: i64, expires_at: UnixMs) -> Result<(), sqlx::Error> {
     sqlx::query(

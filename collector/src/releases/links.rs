@@ -91,6 +91,17 @@ pub(crate) async fn by_token(conn: &mut Conn, token: &str, now: UnixMs) -> Resul
     }))
 }
 
+/// Binds the links of a batch to the hash that its file has now: the same content, signed anew.
+pub(crate) async fn follow(tx: &mut Conn, (tenant_id, batch_id): (&str, &str), sha256: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE offer_links SET sha256 = $3 WHERE tenant_id = $1 AND batch_id = $2")
+        .bind(tenant_id)
+        .bind(batch_id)
+        .bind(sha256)
+        .execute(tx)
+        .await
+        .map(drop)
+}
+
 /// Counts a download; `false`: there were enough.
 pub(crate) async fn count_download(tx: &mut Conn, token_hash: &str) -> Result<bool, sqlx::Error> {
     let done = sqlx::query("UPDATE offer_links SET downloads = downloads + 1 WHERE token_hash = $1 AND downloads < $2")

@@ -1,7 +1,8 @@
 //! Releases: the repository of signed files, what is offered to whom, what the boxes say became of it, the links in mails.
 //!
 //! The vendor's side of patches: it carries and shows, and has no authority over any appliance (TRUST, the one idea). `rules` and `life`
-//! decide, `repository` reads the folder that release engineers publish, `online` signs snapshot and timestamp, the stores keep.
+//! decide, `place` is where release engineers publish (a folder or a bucket), `repository` and `standing` believe what verifies there, `online`
+//! signs snapshot and timestamp, the stores keep.
 
 use mainstay_patchkit::manifest::{Body, Manifest};
 use mainstay_shared::patch::{PatchKind, PatchStep};
@@ -11,7 +12,10 @@ use serde::Serialize;
 pub(crate) mod life;
 pub(crate) mod rules;
 pub(crate) mod range;
+pub(crate) mod place;
+pub(crate) mod problems;
 pub(crate) mod repository;
+pub(crate) mod standing;
 pub(crate) mod sending;
 pub(crate) mod online;
 pub(crate) mod files;
@@ -66,7 +70,7 @@ pub(crate) struct ReleaseFile {
     pub(crate) file: String,
     pub(crate) sha256: String,
     pub(crate) bytes: u64,
-    /// Length and time of change of what was read.
+    /// The mark of what was read: length, time of change, in a bucket its tag.
     pub(crate) mark: String,
     /// What the manifest says; of a refused file nothing.
     pub(crate) manifest: Option<Manifest>,

@@ -118,7 +118,7 @@ pub(crate) async fn of_appliance(
         .bind(limit)
         .fetch_all(conn)
         .await?;
-    rows.iter().map(from_row).collect()
+    from_rows(&rows)
 }
 
 /// The offers made from a ticket, newest first.
@@ -130,7 +130,7 @@ pub(crate) async fn of_ticket(conn: &mut Conn, tenant_id: &str, ticket_id: &str)
     .bind(ticket_id)
     .fetch_all(conn)
     .await?;
-    rows.iter().map(from_row).collect()
+    from_rows(&rows)
 }
 
 /// The offers that one link is about.
@@ -140,7 +140,7 @@ pub(crate) async fn of_batch(conn: &mut Conn, tenant_id: &str, batch_id: &str) -
         .bind(batch_id)
         .fetch_all(conn)
         .await?;
-    rows.iter().map(from_row).collect()
+    from_rows(&rows)
 }
 
 /// The newest offers of a file, of one customer or (`None`, for the vendor's staff) of all.
@@ -156,7 +156,7 @@ pub(crate) async fn of_name(
             .bind(tenant),
         None => sqlx::query("SELECT * FROM offers WHERE file = $1 ORDER BY made_at DESC LIMIT $2").bind(file),
     };
-    rows.bind(limit).fetch_all(conn).await?.iter().map(from_row).collect()
+    from_rows(&rows.bind(limit).fetch_all(conn).await?)
 }
 
 /// Living offers whose box never took them up in time.
@@ -166,7 +166,7 @@ pub(crate) async fn overdue(conn: &mut Conn, now: UnixMs, limit: i64) -> Result<
         .bind(limit)
         .fetch_all(conn)
         .await?;
-    rows.iter().map(from_row).collect()
+    from_rows(&rows)
 }
 
 /// Whether an appliance that is in service and not held may fetch a file: it was offered to it and not taken back.
@@ -192,6 +192,10 @@ pub(crate) async fn may_fetch(
 /// Whether files of a kind reach appliances by an offer only; the others are for everyone of the product.
 pub(crate) fn needs_offer(kind: PatchKind) -> bool {
     matches!(kind, PatchKind::Patch | PatchKind::Action)
+}
+
+fn from_rows(rows: &[AnyRow]) -> Result<Vec<OfferRow>, sqlx::Error> {
+    rows.iter().map(from_row).collect()
 }
 
 fn from_row(row: &AnyRow) -> Result<OfferRow, sqlx::Error> {

@@ -13,7 +13,7 @@ use mainstay_shared::time_source::UnixMs;
 use ring::rand::SystemRandom;
 use serde_json::{Value, json};
 
-use super::repository::Newest;
+use super::standing::Newest;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// A snapshot lasts a week, a timestamp a day: as long as a captured or silent collector can freeze what appliances know.
@@ -151,6 +151,27 @@ pub(crate) fn names_of(newest: &BTreeMap<String, Newest>) -> Names {
     newest.iter().filter(|(role, _)| *role != "root").map(named).collect()
 }
 
+/// What a snapshot says after `last`: what stands now, and what was named before and stands no more, because clients take neither a
+/// lower version nor a name that is gone. Beside it, what went back: its name, and how.
+pub(crate) fn together(last: Option<&Signed>, stands: Names) -> (Names, Vec<(String, String)>) {
+    let mut names: Names = last.and_then(|last| serde_json::from_str(&last.names).ok()).unwrap_or_default();
+    let mut went_back = Vec::new();
+    for (name, (version, named)) in stands {
+        match names.get(&name) {
+            Some((before, _)) if *before > version => {
+                went_back.push((
+                    name,
+                    format!("version {version} is the newest that verifies; {before} was named before and still is"),
+                ));
+            }
+            _ => {
+                names.insert(name, (version, named));
+            }
+        }
+    }
+    (names, went_back)
+}
+
 /// What a timestamp says of a snapshot.
 pub(crate) fn names_of_snapshot(snapshot: &Signed) -> Names {
     let version = u64::try_from(snapshot.version).unwrap_or_default();
@@ -196,6 +217,34 @@ mod tests {
         assert!(is_due(Role::Snapshot, Some(&snapshot), &Names::new(), now), "it says something else");
         let timestamp = keys.sign(Role::Timestamp, 1, &names_of_snapshot(&snapshot), now).expect("signed");
         assert_eq!(timestamp.expires_at, UnixMs(1_795_420_800_000));
+    }
+
+    #[test]
+    fn a_snapshot_never_names_less_than_the_one_before() {
+        let named = |names: &[(&str, u64)]| -> Names {
+            names.iter().map(|(name, version)| ((*name).to_owned(), (*version, Named::of(name.as_bytes())))).collect()
+        };
+        let last = |names: &[(&str, u64)]| Signed {
+            role: "snapshot",
+            version: 1,
+            body: String::new(),
+            names: serde_json::to_string(&named(names)).expect("json"),
+            signed_at: UnixMs(0),
+            expires_at: UnixMs(0),
+        };
+        let (t, r) = ("targets.json", "acme-offline.json");
+        let rows = [
+            ("news", vec![(t, 1), (r, 1)], vec![(t, 2), (r, 1)], vec![(t, 2), (r, 1)], vec![]),
+            ("nothing verifies", vec![(t, 2), (r, 3)], vec![], vec![(t, 2), (r, 3)], vec![]),
+            ("the newest is gone", vec![(t, 2), (r, 3)], vec![(t, 2), (r, 2)], vec![(t, 2), (r, 3)], vec![r]),
+            ("a product was taken out", vec![(t, 2), (r, 3)], vec![(t, 3)], vec![(t, 3), (r, 3)], vec![]),
+        ];
+        for (sentence, before, stands, expected, back) in rows {
+            let (names, went_back) = together(Some(&last(&before)), named(&stands));
+            assert_eq!(names, named(&expected), "{sentence}");
+            assert_eq!(went_back.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), back, "{sentence}");
+        }
+        assert_eq!(together(None, named(&[(t, 1)])).0, named(&[(t, 1)]), "the first one");
     }
 
     #[test]

@@ -159,7 +159,8 @@ fn fits(file: &ReleaseFile, manifest: &Manifest, known: &Circumstances) -> Resul
     if !manifest.hardware.is_empty() && !manifest.hardware.contains(model) {
         return Err(NotOffered::OtherHardware { model: model.clone() });
     }
-    let Some(patch) = file.patch() else { return Ok(()) };
+    // Which agent runs is the box's to judge.
+    let Some(patch) = file.patch().filter(|_| !manifest.updates_agent()) else { return Ok(()) };
     // What is no version is the box's to judge.
     let Ok(installed) = version.parse::<Version>() else { return Ok(()) };
     if patch.from.matches(&installed) && manifest.version > installed {

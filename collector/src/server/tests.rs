@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use crate::appliances::authority::{self, Authority};
 use crate::appliances::store::tests::seed;
 use crate::audit;
-use crate::config::{Config, ReleasesConfig};
+use crate::config::{Config, ReleasesConfig, ReleasesFrom};
 use crate::customers::Language;
 use crate::db::Db;
 use crate::db::testing::both_databases;
@@ -29,6 +29,7 @@ use crate::db::{Turn, transact};
 use crate::flow::appliance_acts::{Acted, ApplianceAct, act};
 use crate::flow::{World, changes};
 use crate::lifecycle::{Lifecycle, Waiting};
+use crate::releases::place::Place;
 use crate::server::{Serving, serve_agents};
 
 mod enrolment;
@@ -69,7 +70,7 @@ pub(super) fn config(keys: &std::path::Path) -> Config {
         web_tls: None,
         mail: None,
         watch: None,
-        releases: Some(ReleasesConfig { dir: keys.join("repository"), root: None }),
+        releases: Some(ReleasesConfig { from: ReleasesFrom::Dir(keys.join("repository")), root: None }),
         silence_after: Duration::from_secs(300),
         flap_window: Duration::from_secs(900),
         close_recovered_after: Duration::from_secs(86_400),
@@ -94,7 +95,9 @@ impl House {
         let authority = Arc::new(Authority::load(keys.path()).expect("keys"));
         first_row(&db).await.expect("the collector's row");
         let (publish, changes) = watch::channel(0);
-        let world = World { config: Arc::new(config(keys.path())), db, time, rng, changes, look_now: Arc::new(Notify::new()) };
+        let config = Arc::new(config(keys.path()));
+        let repository = config.releases.as_ref().map(|it| Arc::new(Place::open(it, keys.path()).expect("opens")));
+        let world = World { config, db, time, rng, changes, look_now: Arc::new(Notify::new()), repository };
         let lifecycle = Lifecycle::begin();
         lifecycle.0.spawn("changes", changes::run(world.clone(), publish, lifecycle.0.stop()));
         let serving = serve_agents(&world, Arc::clone(&authority), &lifecycle.0).await.expect("serves");

@@ -95,6 +95,7 @@ impl Office {
             rng: SystemRandom::new(),
             changes: watch::channel(0).1,
             look_now: Arc::new(Notify::new()),
+            repository: None,
         };
         time_passes::collector_starts(&world).await.expect("starts");
         let (intake, worker) = intake_worker::open(&world).await.expect("intake opens");

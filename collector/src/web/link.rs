@@ -221,8 +221,8 @@ pub(crate) async fn download(
         Download::TooMany => return no("refused_too_many_downloads"),
         Download::NoLink => return Ok(gone(&world)),
     };
-    let Some(settings) = &world.config.releases else { return Ok(gone(&world)) };
-    let mut response = sending::answer(&settings.dir, &file, Some(&headers)).await?.into_response();
+    let Some(place) = &world.repository else { return Ok(gone(&world)) };
+    let mut response = sending::answer(place, &file, Some(&headers)).await?.into_response();
     let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{}\"", file.file));
     response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition.map_err(anyhow::Error::from)?);
     Ok(response)

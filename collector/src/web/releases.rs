@@ -14,7 +14,7 @@ use super::upload;
 use crate::api::access::{Principal, Viewer};
 use crate::flow::World;
 use crate::flow::receipt_is_read::receipt_is_read;
-use crate::releases::{FileState, ReleaseFile, files, kind_name, reports};
+use crate::releases::{FileState, ReleaseFile, files, kind_name, problems, reports};
 use crate::words::{Words, when};
 
 /// The picture is so wide.
@@ -68,7 +68,16 @@ struct ReleasesPage {
     products: Vec<Product>,
     files: Vec<FileRow>,
     ends: Vec<End>,
+    problems: Vec<Trouble>,
     works: bool,
+}
+
+/// Something that is wrong with the repository.
+struct Trouble {
+    about: String,
+    what: String,
+    why: String,
+    since: String,
 }
 
 /// `GET /releases`.
@@ -84,6 +93,7 @@ pub(crate) async fn show(
     let versions = reports::versions(&mut conn, None).await?;
     let found = files::list(&mut conn).await?;
     let ends = files::expiries(&mut conn).await?;
+    let problems = problems::list(&mut conn).await?;
     let title = w.t("releases.title");
     page(&ReleasesPage {
         said: said(w, after.said.as_deref()),
@@ -103,6 +113,15 @@ pub(crate) async fn show(
                     "good"
                 };
                 End { role, version, at: when::moment(at, "UTC"), mood, left_days }
+            })
+            .collect(),
+        problems: problems
+            .into_iter()
+            .map(|kept| Trouble {
+                what: w.of("repository_problem", kept.problem.what.as_str()).into_owned(),
+                about: kept.problem.about,
+                why: kept.problem.why,
+                since: when::moment(kept.since_at, "UTC"),
             })
             .collect(),
         works: principal.role.works_on_tickets(),
@@ -136,7 +155,7 @@ fn file_row(w: Words, file: &ReleaseFile) -> FileRow {
     FileRow {
         file: file.file.clone(),
         kind: w.of("patch_kind", kind_name(file.kind())).into_owned(),
-        product: manifest.map(|manifest| manifest.product.clone()).unwrap_or_default(),
+        product: manifest.map(|manifest| manifest.subject().to_owned()).unwrap_or_default(),
         version: manifest.map(|manifest| manifest.version.to_string()).unwrap_or_default(),
         state: file.state.as_str(),
         refusal: file.refusal.clone(),

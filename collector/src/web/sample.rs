@@ -65,6 +65,7 @@ pub(crate) fn world(db: &Db, address: &str) -> (World, watch::Sender<i64>) {
         rng: SystemRandom::new(),
         changes,
         look_now: Arc::new(Notify::new()),
+        repository: None,
     };
     (world, announce)
 }
@@ -133,6 +134,9 @@ pub(crate) async fn release(world: &World) -> anyhow::Result<()> {
     };
     transact!(world.db, Turn::Console, |tx| {
         crate::releases::files::put(tx, &file, NOW).await?;
+        let (what, why) = (crate::releases::problems::What::MetadataRefused, "not signed as it must be: 1 of 2");
+        let problem = crate::releases::problems::Problem::new(what, "7.targets.json", why);
+        crate::releases::problems::put(tx, &problem, NOW).await?;
         crate::releases::reports::set_installed(tx, ("bank", BOX_A), &told, NOW).await?;
         Ok(())
     });

@@ -9,6 +9,7 @@ use crate::appliances::clone::HoldReason;
 use crate::customers::Role;
 use crate::entitlements::Terms;
 use crate::notices::rules::Kind;
+use crate::releases::problems::What;
 use crate::releases::rules::NotOffered;
 use crate::releases::{STEPS, step_name};
 use crate::tickets::severity::Reason;
@@ -74,6 +75,7 @@ fn every_word_that_the_collector_itself_stores_has_a_text() {
     named.extend(HoldReason::ALL.map(|reason| format!("hold_reason.{}", reason.as_str())));
     named.extend(["agent", "silence", "human", "internal"].map(|source| format!("said_by.{source}")));
     named.extend(NotOffered::WORDS.map(|word| format!("not_offered.{word}")));
+    named.extend(What::ALL.map(|what| format!("repository_problem.{}", what.as_str())));
     named.extend(Terms::NAMES.into_iter().flat_map(|name| [format!("terms.{name}"), format!("patch_reason.{name}")]));
     named.extend(STEPS.map(|step| format!("patch_step.{}", step_name(step))));
     for kind in Kind::ALL.map(Kind::as_str) {

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufWriter;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use mainstay_patchkit::archive::{self, Packed};
 use mainstay_patchkit::authoring::Named;
 use mainstay_patchkit::manifest::{Body, Patch};
-use mainstay_shared::patch::PatchKind;
+use mainstay_shared::patch::{AGENT, PatchKind};
 
 use super::Room;
 use crate::bundle::Bundle;
@@ -83,6 +84,9 @@ pub(crate) fn run(room: &Room, build: &Build) -> anyhow::Result<()> {
         ));
     }
     let payload_path = build.out.with_file_name(draft.payload_name());
+    if let Some(dir) = build.dir.as_ref().filter(|_| draft.updates_agent()) {
+        demand_agent(dir)?;
+    }
     let packed = build.dir.as_ref().map(|dir| pack(dir, &payload_path, build.level)).transpose()?;
     let folder = build.draft.parent().unwrap_or(Path::new("."));
     let manifest = draft.manifest(build.kind.into(), folder, packed)?;
@@ -104,6 +108,17 @@ pub(crate) fn run(room: &Room, build: &Build) -> anyhow::Result<()> {
     let bundle = Bundle::new(change.documents()?, &[bytes]);
     bundle.write(&build.out)?;
     room.say_bundle(&build.out, &bundle)
+}
+
+/// An update of the agent brings its one program and nothing beside it: every appliance refuses another.
+fn demand_agent(dir: &Path) -> anyhow::Result<()> {
+    let wrong =
+        || Failure::because(Exit::Config, format!("{}: expected one program, {AGENT}, and nothing beside it", dir.display()));
+    let mut found = std::fs::read_dir(dir).map_err(|_| wrong())?;
+    let (Some(Ok(only)), None) = (found.next(), found.next()) else { return Err(wrong()) };
+    let about = std::fs::symlink_metadata(only.path()).map_err(|_| wrong())?;
+    let fits = only.file_name() == AGENT && about.is_file() && about.permissions().mode() & 0o111 != 0;
+    if fits { Ok(()) } else { Err(wrong()) }
 }
 
 fn pack(dir: &Path, out: &Path, level: i32) -> anyhow::Result<Packed> {

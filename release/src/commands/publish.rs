@@ -55,6 +55,7 @@ pub(crate) fn run(room: &Room, publish: &Publish) -> anyhow::Result<()> {
     let repository = Repository::at(&publish.repository);
     let before = repository.standing()?;
     let after = checked(&bundle, &before)?;
+    demand_new_names(&before, &after)?;
     let payloads = publish.payloads.clone().unwrap_or_else(|| publish.bundle.parent().unwrap_or(Path::new(".")).to_owned());
     for bytes in bundle.manifest_bytes()? {
         add_targets(&repository, &bytes, &payloads)?;
@@ -84,6 +85,10 @@ fn checked(bundle: &Bundle, before: &Standing) -> anyhow::Result<Standing> {
             let told = format!("{}: version {}: expected {}: build it anew", document.role, document.version(), stands + 1);
             return Err(Failure::because(Exit::Refused, told));
         }
+        if document.before != before.text(&document.role)? {
+            let told = format!("{}: built on another text than stands here: build it anew", document.role);
+            return Err(Failure::because(Exit::Refused, told));
+        }
         let bytes = document.envelope().to_bytes()?;
         if document.role == "root" {
             after.roots.push(bytes);
@@ -111,6 +116,21 @@ fn checked(bundle: &Bundle, before: &Standing) -> anyhow::Result<Standing> {
         }
     }
     Ok(after)
+}
+
+/// A name belongs to one content for ever: what was offered of it is known by it. Checked before anything is written.
+fn demand_new_names(before: &Standing, after: &Standing) -> anyhow::Result<()> {
+    for role in after.roles.keys() {
+        let stood = named_files(&before.text(role)?.unwrap_or_default());
+        let stands = named_files(&after.text(role)?.unwrap_or_default());
+        if let Some((name, _)) = stood.iter().find(|(name, file)| stands.get(*name).is_some_and(|new| new != *file)) {
+            let told = format!(
+                "{name}: is published already with other content; files are never replaced: choose another name or version"
+            );
+            return Err(Failure::because(Exit::Exists, told));
+        }
+    }
+    Ok(())
 }
 
 fn demanded(document: &Document, now: &Authority, old: Option<&Authority>) -> anyhow::Result<Vec<Signers>> {

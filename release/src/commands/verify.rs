@@ -62,6 +62,7 @@ pub(crate) fn look_at(file: &File, root: Vec<u8>, now: UnixMs) -> Result<Verifie
         hardware: said.hardware.first().map_or("", String::as_str),
         serial: &serial,
         installed: None,
+        agent: None,
         documents: &BTreeMap::new(),
         features: &features,
         withdrawn: &BTreeSet::new(),

@@ -25,6 +25,14 @@ impl PatchBox {
     /// When the helper goes away.
     pub async fn ask(&self, uid: u32, request: Value, file: Option<&[u8]>) -> Result<Value> {
         let file = file.map(|bytes| self.file_of(bytes)).transpose()?;
+        self.ask_with(uid, request, file).await
+    }
+
+    /// [`PatchBox::ask`] with a descriptor of the story's own.
+    ///
+    /// # Errors
+    /// When the helper goes away.
+    pub async fn ask_with(&self, uid: u32, request: Value, file: Option<File>) -> Result<Value> {
         let socket = self.file("helper.sock");
         tokio::task::spawn_blocking(move || {
             // A thread of its own: the kernel tells the helper the uid of the thread that connects.

@@ -7,5 +7,7 @@ mod agent_random_kills;
 mod agent_power_cuts;
 mod agent_bad_disks;
 mod helper_stories;
+mod helper_guesses;
+mod helper_hostile_files;
 mod helper_kills;
 mod helper_power_cuts;

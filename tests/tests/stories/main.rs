@@ -24,3 +24,4 @@ mod play;
 mod patch_people;
 mod patches;
 mod patch_pages;
+mod own_update;

@@ -252,6 +252,38 @@ def case_order_of_delegations():
     assert repository.asked == ["timestamp", "snapshot", "A"], repository.asked
 
 
+def case_a_kept_role_must_satisfy_todays_delegator():
+    repository = Repository()
+    role = repository.delegate("A", ["a/*"])
+    for name in ("a/first", "a/second"):
+        repository.add(role, name, name.encode())
+    repository.targets.version += 1
+    repository.publish()
+    assert repository.download("a/first") == 0
+    key = repository.targets.delegations.roles["A"].keyids[0]
+    repository.targets.revoke_key(key, "A")
+    repository.targets.add_key(repository.make().public_key, "A")
+    repository.targets.version += 1
+    repository.publish()
+    assert repository.download("a/second") == 1, "the role that is kept was signed by a key that nobody delegates to any more"
+
+
+def case_a_role_must_satisfy_the_delegator_by_whom_it_is_reached():
+    repository = Repository()
+    repository.delegate("A", ["a/*"])
+    repository.delegate("B", ["b/*"])
+    role = repository.delegate("C", ["*/*"], delegator=repository.delegated["A"])
+    for name in ("a/x", "b/x"):
+        repository.add(role, name, name.encode())
+    other = repository.delegated["B"]
+    other.delegations = Delegations({}, {"C": DelegatedRole("C", [], 1, False, ["*/*"])})
+    other.add_key(repository.make().public_key, "C")
+    repository.targets.version += 1
+    repository.publish()
+    assert repository.download("a/x") == 0
+    assert repository.download("b/x") == 1, "B's key did not sign it"
+
+
 def case_odd_role_names():
     for name in ("?", "#", "/delegated", "../delegated"):
         repository = Repository()

@@ -5,17 +5,18 @@ use std::path::Path;
 
 use mainstay_shared::patch::PatchStep;
 
+use super::super::state::Subject;
 use super::simulated::Draw;
 use super::world::{Behaviour, FILE, OLD, STATE, World};
 
 const BEHAVIOURS: [Behaviour; 5] =
     [Behaviour::Good, Behaviour::Sick, Behaviour::BadScript, Behaviour::NoStart, Behaviour::OneWay];
 
-fn whole() -> bool {
+pub(super) fn whole() -> bool {
     std::env::var_os("MAINSTAY_SOAK").is_some()
 }
 
-fn seeds() -> Vec<u64> {
+pub(super) fn seeds() -> Vec<u64> {
     match std::env::var("MAINSTAY_SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => vec![seed],
         None => (1..=if whole() { 40 } else { 2 }).collect(),
@@ -132,7 +133,7 @@ fn a_torn_slot_of_the_memory_costs_nothing_and_two_torn_slots_stop_everything() 
         world.live(&mut engine);
         assert_eq!(engine.state().damages, 1, "it is counted");
         assert_eq!(engine.state().trust.targets_floor, 5, "{slot}: the floors hold");
-        assert_eq!(engine.state().version.to_string(), "2.0.0");
+        assert_eq!(engine.state().product.version.to_string(), "2.0.0");
     }
     for slot in ["state.0", "state.1"] {
         world.disk.spoil(&Path::new(STATE).join(slot));
@@ -145,10 +146,10 @@ fn the_administrator_goes_back_and_the_version_is_not_tried_again() {
     let world = World::new(6, Behaviour::Good);
     settle(&world, "before");
     let mut engine = world.boot().unwrap();
-    assert_eq!(engine.roll_back_installed(), Ok(PatchStep::RolledBack));
+    assert_eq!(engine.roll_back_installed(Subject::Product), Ok(PatchStep::RolledBack));
     assert_eq!(world.current().as_deref(), Some(OLD));
-    assert_eq!(engine.state().version.to_string(), "1.0.0");
+    assert_eq!(engine.state().product.version.to_string(), "1.0.0");
     assert!(engine.state().failed.contains("m"));
     assert_eq!(engine.state().trust.targets_floor, 5, "floors do not go back");
-    assert!(engine.roll_back_installed().is_err(), "there is nothing older");
+    assert!(engine.roll_back_installed(Subject::Product).is_err(), "there is nothing older");
 }

@@ -17,8 +17,9 @@ use semver::Version;
 use super::super::disk::Disk;
 use super::super::engine::{Engine, Plan};
 use super::super::executor::{End, Ended, Runner, Step};
+use super::super::probation::Sight;
 use super::super::settings::Settings;
-use super::super::state::{AgreedBy, How, Install, Known, Seal, Stage, State};
+use super::super::state::{AgreedBy, How, Install, Known, Seal, Stage, State, Subject};
 use super::super::store::Store;
 use super::super::tree::hash;
 use super::simulated::{Draw, SimulatedDisk};
@@ -123,7 +124,7 @@ impl World {
         let time = TimeSource::manual(UnixMs(1_800_000_000_000));
         let world = Self { disk, running, time, behaviour, late: false, payload: Arc::new((bytes, packed)), old_tree };
         let mut engine = world.boot().unwrap();
-        engine.store.change(|state| state.files.push(waiting(behaviour))).unwrap();
+        engine.store.change(|state| state.files.push(waiting(behaviour == Behaviour::OneWay))).unwrap();
         engine.disk.sync_all(Path::new("/")).unwrap();
         world
     }
@@ -150,7 +151,7 @@ impl World {
         let store = Store::open(Arc::clone(&disk), STATE.into(), shipped)?;
         let runner = Box::new(Machine { world: self.clone() });
         let settings = Arc::new(Settings::read(SETTINGS)?);
-        let mut engine = Engine { disk, store, settings, runner, time: self.time.clone(), watch: None };
+        let mut engine = Engine { disk, store, settings, runner, time: self.time.clone(), watch: None, renewed: false };
         engine.recover()?;
         if self.late {
             self.start_service();
@@ -185,8 +186,9 @@ impl World {
         };
         let install = Install {
             stage: Stage::Staging,
+            subject: Subject::Product,
             how,
-            from_version: engine.state().version.clone(),
+            from_version: engine.state().product.version.clone(),
             to_version: Version::new(2, 0, 0),
             services: vec!["web".into()],
             baseline: BTreeMap::from([("web".into(), ServiceState::Up)]),
@@ -211,7 +213,7 @@ impl World {
     pub(super) fn live_once(&self, engine: &mut Engine) -> bool {
         let step = engine.state().file(FILE).map(|file| file.step);
         if engine.watch.is_some() {
-            engine.look(&self.services());
+            engine.look(&Sight { services: self.services(), ..Sight::default() });
             self.time.advance(std::time::Duration::from_secs(20));
             engine.tick();
         } else if step == Some(PatchStep::AwaitingWindow) && engine.state().job.is_none() {
@@ -248,7 +250,7 @@ impl World {
         must(&found == whole, "the tree is neither the old nor the new")?;
         must(state.job.is_none(), "something is still under way")?;
         must(
-            state.version == if is_new { Version::new(2, 0, 0) } else { Version::new(1, 0, 0) },
+            state.product.version == if is_new { Version::new(2, 0, 0) } else { Version::new(1, 0, 0) },
             "the version is not what lies there",
         )?;
         let runs = self.running.lock().unwrap().get("web").cloned();
@@ -269,7 +271,7 @@ impl World {
     }
 }
 
-fn waiting(behaviour: Behaviour) -> Known {
+pub(super) fn waiting(one_way: bool) -> Known {
     Known {
         sha256: FILE.into(),
         manifest_sha256: "m".into(),
@@ -283,7 +285,7 @@ fn waiting(behaviour: Behaviour) -> Known {
         title: Default::default(),
         notes: Default::default(),
         bytes: 1,
-        one_way: behaviour == Behaviour::OneWay,
+        one_way,
         step: PatchStep::AwaitingWindow,
         reason: Default::default(),
         output: String::new(),

@@ -72,3 +72,27 @@ fn times_are_read_as_people_write_them() {
         assert_eq!(duration(text), seconds.map(Duration::from_secs), "{text}");
     }
 }
+
+#[test]
+fn a_repository_lies_in_a_folder_or_in_a_bucket() {
+    let read = |text: &str| parse("c.toml", &format!("{LEAST}[releases]\n{text}"));
+    let from = |text: &str| read(text).expect("accepted").releases.expect("set").from;
+    assert_eq!(from("dir = \"/srv/releases\"\n"), ReleasesFrom::Dir("/srv/releases".into()));
+    let key = "access_key_id = \"AK\"\nsecret_key_file = \"/etc/mainstay/s3.secret\"\n";
+    let bucket = format!("bucket = \"releases\"\nendpoint = \"https://s3.example.com\"\nprefix = \"a/b\"\n{key}");
+    let ReleasesFrom::Bucket(read_bucket) = from(&bucket) else { panic!("a bucket") };
+    assert_eq!((read_bucket.prefix.as_str(), read_bucket.region.as_str()), ("a/b/", "us-east-1"));
+    let rows = [
+        ("neither", String::new(), "releases.dir, releases.bucket = \"neither\": expected one of the two"),
+        ("both", format!("dir = \"/srv\"\n{bucket}"), "releases.dir, releases.bucket = \"both\""),
+        ("a key beside a folder", format!("dir = \"/srv\"\n{key}"), "releases.dir = \"/srv\": expected no keys of a bucket"),
+        ("in clear over the net", bucket.replace("https", "http"), "releases.endpoint: expected the store's https://"),
+        ("a secret in the address", bucket.replace("//s3", "//u:hunter2@s3"), "releases.endpoint: expected"),
+        ("no key", "bucket = \"releases\"\nendpoint = \"http://127.0.0.1:9000\"\n".to_owned(), "releases.secret_key_file"),
+        ("a way out", bucket.replace("a/b", "../b"), "releases.prefix = \"../b\""),
+    ];
+    for (sentence, text, part) in rows {
+        let error = read(&text).expect_err(sentence).to_string();
+        assert!(error.contains(part) && !error.contains("hunter2"), "{sentence}: {error}");
+    }
+}

@@ -43,6 +43,7 @@ fn world(db: &Db, server: &ScriptedServer) -> World {
         rng: SystemRandom::new(),
         changes: watch::channel(0).1,
         look_now: Arc::new(Notify::new()),
+        repository: None,
     }
 }
 

@@ -30,6 +30,7 @@ async fn world(db: &Db, url: String) -> World {
         rng: SystemRandom::new(),
         changes: watch::channel(0).1,
         look_now: Arc::default(),
+        repository: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The vendor's side of signed files, with a real signed repository: what is listed and offered, what the boxes say, what a link carries.
 
 mod by_hand;
+mod repository;
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use mainstay_shared::time_source::{TimeSource, UnixMs};
 use semver::{Version, VersionReq};
 
 use crate::appliances::directives;
-use crate::config::{Config, ReleasesConfig};
+use crate::config::{Config, ReleasesConfig, ReleasesFrom};
 use crate::customers::Role;
 use crate::db::testing::both_databases;
 use crate::db::{Db, Turn, transact};
@@ -27,6 +28,7 @@ use crate::flow::repository_is_read::Reader;
 use crate::flow::testing::{Stage, config, staff};
 use crate::releases::life::OfferState;
 use crate::releases::online::Role as Online;
+use crate::releases::place::Place;
 use crate::releases::reports::{self, Way};
 use crate::releases::rules::NotOffered;
 use crate::releases::{FileState, OfferRow, ReleaseFile, files, offers};
@@ -81,7 +83,8 @@ impl Shop {
         for (name, number) in [("tuf-snapshot.key", 31_u8), ("tuf-timestamp.key", 32)] {
             std::fs::write(dir.path().join("keys").join(name), [number; 32]).expect("written");
         }
-        let releases = ReleasesConfig { dir: dir.path().join("repository"), root: None };
+        let releases = ReleasesConfig { from: ReleasesFrom::Dir(dir.path().join("repository")), root: None };
+        stage.world.repository = Some(Arc::new(Place::open(&releases, dir.path()).expect("opens")));
         stage.world.config = Arc::new(Config { data_dir: dir.path().to_owned(), releases: Some(releases), ..config() });
         stage.world.time = TimeSource::manual(ISSUED_AT);
         stage.customer("bank", &[("a", &["web"]), ("b", &[])]).await;

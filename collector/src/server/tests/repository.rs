@@ -17,7 +17,7 @@ const FILE: &str = "acme-gateway-look-1.mpatch";
 
 async fn an_appliance_fetches_what_was_offered_to_it_in_parts_and_nothing_else(db: Db) {
     let house = House::open(db, 2).await;
-    let dir = house.world.config.releases.clone().expect("set up").dir;
+    let dir = house.world.config.data_dir.join("repository");
     std::fs::create_dir_all(dir.join("metadata")).expect("a folder");
     std::fs::create_dir_all(dir.join("files")).expect("a folder");
     let now = house.world.time.now().max(ISSUED_AT);

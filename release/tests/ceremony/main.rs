@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may")]
 
+mod names;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
