@@ -184,7 +184,7 @@ fn history_line(w: Words, report: &ReportRow, zone: &str) -> HistoryLine {
     };
     HistoryLine {
         at: when::moment(report.occurred_at, zone),
-        step: w.of("patch_step", &report.step).into_owned(),
+        step: offers_view::step_words(w, &report.kind, &report.step),
         tone,
         versions: match report.kind.as_str() {
             "patch" => format!("{} {} → {}", report.product, report.from_version, report.to_version),

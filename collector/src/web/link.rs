@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use mainstay_shared::patch::{Decision, PatchStep};
 use serde::Deserialize;
 
-use super::offers_view::{Step, steps};
+use super::offers_view::{Step, step_words, steps};
 use super::shell::{PageError, PageResult, Said, Shell, back_to, error_page, page, said};
 use super::upload;
 use crate::appliances::Appliance;
@@ -22,7 +22,7 @@ use crate::flow::receipt_is_read::receipt_is_read;
 use crate::notices::patch_mail::{notes_of, title_of};
 use crate::releases::life::OfferState;
 use crate::releases::links::MOST_DOWNLOADS;
-use crate::releases::{FileState, OfferRow, sending};
+use crate::releases::{FileState, OfferRow, kind_name, sending};
 use crate::words::{Words, when};
 
 /// One box of the link.
@@ -143,7 +143,7 @@ fn box_row(w: Words, offer: &OfferRow, appliance: &Appliance, site: String) -> B
         name: appliance.name.clone(),
         serial: appliance.serial.clone(),
         site,
-        state: w.of("patch_step", offer.state.as_str()).into_owned(),
+        state: step_words(w, kind_name(offer.kind), offer.state.as_str()),
         told: if offer.reason.is_empty() { String::new() } else { w.of("patch_reason", &offer.reason).into_owned() },
         why: if offer.reason == "refused_by_customer" { offer.detail.clone() } else { String::new() },
         tone,
