@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what a part of the work needs and the machine lacks: Debian packages, and python-tuf (PyPI) into target/tuf-venv.
-# Usage: scripts/setup.sh PART...     parts: build static database browser monitoring mail demo peers patch-peers disks misc tuf, or all
+# Installs what a part of the work needs and the machine lacks: Debian packages, python-tuf (PyPI) into target/tuf-venv, s3s-fs
+# (a crate: a small S3 server, built once in some two minutes) into target/tools.
+# Usage: scripts/setup.sh PART...     parts: build static database browser monitoring mail demo peers patch-peers disks misc tuf s3, or all
 # A fast no-op when everything is there. Says what it installs; starts and enables no service that it installs.
 # Exit codes: 0 all there, 64 unknown part, 69 something is missing and can't be installed from here.
 set -euo pipefail
@@ -22,6 +23,21 @@ python_tuf() {
     say 'python-tuf could not be installed' >&2
     exit 69
   fi
+}
+
+# A store that the tests read a bucket of; the version is part of the tests.
+s3=no
+s3_server() {
+  local tools
+  tools=$(cd "$(dirname "$0")/.." && pwd)/target/tools
+  [ "$s3" = yes ] || return 0
+  [ "$("$tools/bin/s3s-fs" --version 2>/dev/null)" != 's3s-fs 0.14.1' ] || return 0
+  say 'building s3s-fs 0.14.1 into target/tools (cargo install)'
+  if ! cargo install --quiet --locked --debug --root "$tools" --target-dir "$tools/build" --features binary --version 0.14.1 s3s-fs >&2; then
+    say 's3s-fs could not be built' >&2
+    exit 69
+  fi
+  rm -rf "$tools/build"
 }
 
 missing=()
@@ -50,6 +66,9 @@ part() {
                 [ -x /usr/sbin/zabbix_agentd ] || want zabbix-agent
                 has mkfs.ext4 || want e2fsprogs ;;
     patch-peers) has rauc || want rauc squashfs-tools
+                has swupdate || want swupdate
+                has cpio || want cpio
+                has strace || want strace
                 has openssl || want openssl
                 [ -x /usr/bin/python3 ] || want python3 ;;
     misc)       has strace || want strace
@@ -62,8 +81,10 @@ part() {
                 has losetup || want mount ;;
     tuf)        tuf=yes
                 has python3 && python3 -c 'import ensurepip' 2>/dev/null || want python3 python3-venv ;;
-    all)        for p in build database browser monitoring mail demo misc disks tuf; do part "$p"; done ;;
-    *)          say "unknown part \"$1\": expected build, static, database, browser, monitoring, mail, demo, peers, patch-peers, misc, disks, tuf or all" >&2; exit 64 ;;
+    s3)         s3=yes
+                has cc || want gcc libc6-dev ;;
+    all)        for p in build database browser monitoring mail demo misc disks tuf s3; do part "$p"; done ;;
+    *)          say "unknown part \"$1\": expected build, static, database, browser, monitoring, mail, demo, peers, patch-peers, misc, disks, tuf, s3 or all" >&2; exit 64 ;;
   esac
 }
 
@@ -97,7 +118,7 @@ disable_services_of() {
 
 [ $# -gt 0 ] || set -- all
 for name in "$@"; do part "$name"; done
-[ ${#missing[@]} -gt 0 ] || { python_tuf; exit 0; }
+[ ${#missing[@]} -gt 0 ] || { python_tuf; s3_server; exit 0; }
 
 if ! has apt-get; then
   say "missing: ${missing[*]} (names of Debian packages); there is no apt-get here, please install their like" >&2
@@ -126,3 +147,4 @@ mapfile -t added < <(comm -13 <(printf '%s\n' "$before") <(packages))
 disable_services_of "${added[@]}"
 say "done, ${#added[@]} packages with what they need"
 python_tuf
+s3_server

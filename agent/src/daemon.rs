@@ -133,6 +133,7 @@ impl Patches<'_> {
             services: self.config.services.clone(),
             contact: self.contact.clone(),
             checker: Arc::clone(self.checker),
+            time: self.time.clone(),
         };
         let stop = life.stop_signal();
         life.spawn("patch", patch::run(patching, stop));

@@ -18,6 +18,8 @@ use crate::refusal::Refusal;
 
 /// The first bytes: form and its version.
 pub const MAGIC: &[u8; 8] = b"MPATCH01";
+/// Magic and the length of the header.
+pub const START_BYTES: usize = 12;
 /// A header's most bytes.
 pub const MAX_HEADER_BYTES: u32 = 4 << 20;
 /// Roots that a file carries at most: as many as a client follows in one go (TUF 5.3.3).
@@ -88,6 +90,23 @@ fn too_large(bytes: u64, roots: usize) -> Refusal {
     ))
 }
 
+/// SHA-256 of a file's bytes, hex.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hashes {
+    /// Of the whole file.
+    pub file_sha256: String,
+    /// Of what stands behind its header.
+    pub payload_sha256: String,
+}
+
+/// Where the payload begins in a file that begins with these bytes; none if no patch file does.
+#[must_use]
+pub fn payload_offset(start: &[u8; START_BYTES]) -> Option<u64> {
+    let (magic, length) = start.split_at(MAGIC.len());
+    let length = u32::from_be_bytes(length.try_into().unwrap_or_default());
+    (magic == MAGIC && length <= MAX_HEADER_BYTES).then(|| START_BYTES as u64 + u64::from(length))
+}
+
 /// A file whose header was read, not yet verified.
 #[derive(Clone)]
 pub struct PatchFile {
@@ -109,7 +128,7 @@ impl PatchFile {
     pub fn open(file: &File) -> Result<Self, Refusal> {
         let io = |error: std::io::Error| Refusal::Io(error.to_string());
         let file_length = file.metadata().map_err(io)?.len();
-        let mut start = [0; 12];
+        let mut start = [0; START_BYTES];
         if file_length < start.len() as u64 {
             return Err(Refusal::Format(format!("{file_length} bytes: shorter than any patch file")));
         }

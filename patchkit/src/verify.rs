@@ -14,7 +14,7 @@ use sigstore_tuf::{DelegatedRole, Metadata, Root, TargetFile, Targets, TrustedMe
 
 use crate::bounds;
 use crate::crypto::{array, install_crypto, sha256};
-use crate::file::{Header, PatchFile};
+use crate::file::{Hashes, Header, PatchFile};
 use crate::manifest::{self, Body, Content, Manifest, Patch, Payload};
 use crate::metadata::{
     Accept, advance_root, delegated, delegates_nothing, demand_by_root, demand_threshold, demand_unexpired, refused, stays_within,
@@ -89,13 +89,53 @@ pub struct Verified {
     pub payload_length: u64,
 }
 
+/// A file whose header may be believed. Nobody has looked at its payload yet.
+#[derive(Debug, Clone)]
+pub struct Unread {
+    /// What holds once the payload has the hash that was signed; the hash of the whole file is still empty.
+    verified: Verified,
+    payload_sha256: Option<String>,
+}
+
+impl Unread {
+    /// What the header says. Of the payload nothing is proved: who uses it hashes it himself, before anything of it is believed.
+    #[must_use]
+    pub fn header(&self) -> &Verified {
+        &self.verified
+    }
+
+    /// The file, with its payload seen.
+    ///
+    /// # Errors
+    /// [`Refusal::Content`] when the payload is not the one that was signed.
+    pub fn seen(self, hashes: &Hashes) -> Result<Verified, Refusal> {
+        if self.payload_sha256.is_some_and(|signed| signed != hashes.payload_sha256) {
+            return Err(Refusal::Content("the payload's SHA-256 differs".into()));
+        }
+        Ok(Verified { file_sha256: hashes.file_sha256.clone(), ..self.verified })
+    }
+}
+
 /// Whether the appliance may believe the file.
 ///
 /// # Errors
 /// The first reason against it, in the order above.
 pub fn verify(file: &File, trust: &Trust, facts: &Facts<'_>) -> Result<Verified, Refusal> {
-    install_crypto();
     let patch_file = PatchFile::open(file)?;
+    let unread = judge(&patch_file, trust, facts)?;
+    unread.seen(&read_through(file, &patch_file)?)
+}
+
+/// All of [`verify`] but reading the payload, for those who read it anyway: while it is copied, or unpacked.
+///
+/// # Errors
+/// The first reason against it.
+pub fn verify_header(file: &File, trust: &Trust, facts: &Facts<'_>) -> Result<Unread, Refusal> {
+    judge(&PatchFile::open(file)?, trust, facts)
+}
+
+fn judge(patch_file: &PatchFile, trust: &Trust, facts: &Facts<'_>) -> Result<Unread, Refusal> {
+    install_crypto();
     let signed = Signed::check(&patch_file.header, trust, facts)?;
     let (manifest, manifest_sha256) = signed.manifest(&patch_file.header.manifest, facts)?;
     let payload = signed.payload(&manifest)?;
@@ -105,13 +145,10 @@ pub fn verify(file: &File, trust: &Trust, facts: &Facts<'_>) -> Result<Verified,
         return Err(Refusal::Format(told));
     }
     fits(&manifest, &manifest_sha256, facts)?;
-    let (file_sha256, payload_sha256) = read_through(file, &patch_file)?;
-    if payload.is_some_and(|payload| payload.sha256 != payload_sha256) {
-        return Err(Refusal::Content("the payload's SHA-256 differs".into()));
-    }
-    Ok(Verified {
+    let payload_sha256 = payload.map(|payload| payload.sha256.clone());
+    let verified = Verified {
         manifest_sha256,
-        file_sha256,
+        file_sha256: String::new(),
         expires_at: signed.expires_at(),
         roots: signed.new_roots.iter().map(|root| root.to_vec()).collect(),
         root_version: signed.root.version,
@@ -120,7 +157,8 @@ pub fn verify(file: &File, trust: &Trust, facts: &Facts<'_>) -> Result<Verified,
         payload_offset: patch_file.payload_offset,
         payload_length: expected_length,
         manifest,
-    })
+    };
+    Ok(Unread { verified, payload_sha256 })
 }
 
 /// Metadata whose signatures, dates and versions hold.
@@ -328,7 +366,7 @@ fn fits_version(patch: &Patch, to: &Version, installed: Option<&Version>) -> Res
 }
 
 /// SHA-256 of the whole file and of its payload, in one pass with bounded memory.
-fn read_through(file: &File, patch_file: &PatchFile) -> Result<(String, String), Refusal> {
+fn read_through(file: &File, patch_file: &PatchFile) -> Result<Hashes, Refusal> {
     let io = |error: std::io::Error| Refusal::Io(error.to_string());
     let mut whole = patch_file.hashed.clone();
     let mut payload = digest::Context::new(&digest::SHA256);
@@ -344,5 +382,5 @@ fn read_through(file: &File, patch_file: &PatchFile) -> Result<(String, String),
         at += want as u64;
         left -= want as u64;
     }
-    Ok((hex::encode(array(&whole.finish())), hex::encode(array(&payload.finish()))))
+    Ok(Hashes { file_sha256: hex::encode(array(&whole.finish())), payload_sha256: hex::encode(array(&payload.finish())) })
 }

@@ -19,6 +19,7 @@ use crate::machine_clock::MachineClock;
 use crate::patience::{A_WHILE, SOON, eventually};
 use crate::postgres::free_port;
 use crate::process::{Daemon, Output, program, run, tied};
+use crate::s3_server::StoreWay;
 
 /// The customer of every story.
 pub const CUSTOMER: &str = "test-bank";
@@ -47,6 +48,8 @@ pub struct Settings {
     pub watch: Option<String>,
     /// A repository of signed files, at [`Collector::repository`].
     pub releases: bool,
+    /// The repository lies in a bucket, whose folder is [`Collector::repository`] all the same.
+    pub bucket: Option<StoreWay>,
     /// A wall clock that the story can move: true time until it does.
     pub own_clock: bool,
     /// How far its own clock is off at first, in seconds. One that is behind can be moved far without leaving the validity of
@@ -112,8 +115,8 @@ impl Collector {
         }
         let text = toml::to_string(&collector.settings_table(&settings))?;
         std::fs::write(collector.config_file(), text)?;
-        if settings.releases {
-            std::fs::create_dir(collector.repository())?;
+        if settings.releases || settings.bucket.is_some() {
+            std::fs::create_dir_all(collector.repository())?;
         }
         collector.init().await?;
         collector.operator.clock_offset_s = settings.clock_offset_s;
@@ -240,13 +243,26 @@ impl Collector {
         if settings.releases {
             all.insert("releases".into(), section(vec![("dir", text(&self.repository().display().to_string()))]));
         }
+        if let Some(bucket) = &settings.bucket {
+            let mut pairs =
+                vec![("bucket", text("releases")), ("prefix", text("mainstay")), ("endpoint", text(&bucket.endpoint))];
+            pairs.push(("access_key_id", text(&bucket.access_key_id)));
+            pairs.push(("secret_key_file", text(&bucket.secret_key_file.display().to_string())));
+            all.insert("releases".into(), section(pairs));
+        }
         all
     }
 
     /// The folder that release engineers publish into.
     #[must_use]
     pub fn repository(&self) -> PathBuf {
-        self.path("repository")
+        self.buckets().join("releases/mainstay")
+    }
+
+    /// The folder whose sub-folders are the buckets of a store.
+    #[must_use]
+    pub fn buckets(&self) -> PathBuf {
+        self.path("buckets")
     }
 
     /// Starts `serve` and waits until it says that it is healthy.

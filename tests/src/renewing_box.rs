@@ -1,9 +1,15 @@
 //! An appliance whose agent lies as the packages lay it (`releases/`, `current`, `proven`), so that a signed file can update it: the reporter
 //! without rights under two small scripts, the helper as root from `proven`, no systemd.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mainstay_patchkit::archive::pack;
@@ -36,12 +42,28 @@ pub enum NewAgent {
     CutOff,
 }
 
+/// Who starts the helper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manager {
+    /// Somebody by hand, once: the helper makes its own socket.
+    Nobody,
+    /// A service manager: it holds the socket and starts a helper, from `proven`, whenever none runs.
+    Sockets,
+}
+
+/// The helper of one or the other.
+#[derive(Debug)]
+enum Helper {
+    Alone(Daemon),
+    Managed { child: Arc<Mutex<Option<Child>>>, goes_on: Arc<AtomicBool> },
+}
+
 /// The appliance.
 #[derive(Debug)]
 pub struct RenewingBox {
     /// Its reporter's settings, state and commands. It is started and stopped by the box's scripts.
     pub agent: Agent,
-    helper: Option<Daemon>,
+    helper: Option<Helper>,
     folder: TempDir,
 }
 
@@ -50,7 +72,7 @@ impl RenewingBox {
     ///
     /// # Errors
     /// Without root, or when a program does not start.
-    pub async fn running(join: &JoinString, root: &[u8]) -> Result<Self> {
+    pub async fn running(join: &JoinString, root: &[u8], manager: Manager) -> Result<Self> {
         ensure!(rustix::process::geteuid().is_root(), "stories of patches need root: the helper changes the machine");
         let folder = tempfile::Builder::new().prefix("mainstay-renewing-").tempdir()?;
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
@@ -76,9 +98,23 @@ impl RenewingBox {
         this.write_scripts()?;
         std::fs::write(this.path("helper.toml"), this.helper_settings())?;
         this.agent.enrol(join).await?.good().context("enroll")?;
-        this.start_helper().await?;
-        ensure!(Command::new(this.path("start")).status()?.success(), "the reporter starts");
+        this.start_helper(manager).await?;
+        this.script("start")?;
         Ok(this)
+    }
+
+    fn script(&self, name: &str) -> Result<()> {
+        ensure!(Command::new(self.path(name)).status()?.success(), "the reporter: {name}");
+        Ok(())
+    }
+
+    /// Stops the reporter and starts what is current.
+    ///
+    /// # Errors
+    /// When it can't be.
+    pub fn restart_reporter(&self) -> Result<()> {
+        self.script("stop")?;
+        self.script("start")
     }
 
     fn helper_settings(&self) -> String {
@@ -122,25 +158,50 @@ impl RenewingBox {
         Ok(())
     }
 
-    /// Starts the helper from `proven`, as a service manager would, and waits for it.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub async fn start_helper(&mut self) -> Result<()> {
-        let mut command = tied(self.path("agent/proven/mainstay-agent"));
-        command.arg("--helper-config").arg(self.path("helper.toml")).arg("helper");
-        self.helper = Some(Daemon::start("mainstay-agent helper", command, &self.path("helper.log"))?);
+    /// Starts the helper from `proven` and waits for it.
+    async fn start_helper(&mut self, manager: Manager) -> Result<()> {
+        let command = helper_command(self.folder.path());
+        self.helper = Some(match manager {
+            Manager::Nobody => Helper::Alone(Daemon::start("mainstay-agent helper", command, &self.path("helper.log"))?),
+            Manager::Sockets => self.manage()?,
+        });
         let socket = self.path("helper.sock");
-        eventually("the helper to listen", SOON, async || {
-            Ok(std::os::unix::net::UnixStream::connect(&socket).is_ok().then_some(()))
-        })
-        .await
-        .with_context(|| self.logs())
+        eventually("the helper to listen", SOON, async || Ok(UnixStream::connect(&socket).is_ok().then_some(())))
+            .await
+            .with_context(|| self.logs())
     }
 
-    /// SIGKILL.
-    pub fn kill_helper(&mut self) {
-        self.helper = None;
+    /// What systemd does with the units of the helper, as far as it matters here.
+    fn manage(&self) -> Result<Helper> {
+        let listener = UnixListener::bind(self.path("helper.sock"))?;
+        std::fs::set_permissions(self.path("helper.sock"), std::fs::Permissions::from_mode(0o666))?;
+        let (child, goes_on) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(true)));
+        let (managed, still, folder) = (Arc::clone(&child), Arc::clone(&goes_on), self.folder.path().to_owned());
+        std::thread::spawn(move || {
+            while still.load(Ordering::SeqCst) {
+                let mut child: MutexGuard<'_, Option<Child>> = managed.lock().unwrap_or_else(PoisonError::into_inner);
+                if child.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|ended| ended.is_some())) {
+                    *child = activated(&folder, &listener).ok();
+                }
+                drop(child);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        Ok(Helper::Managed { child, goes_on })
+    }
+
+    /// SIGKILL. A manager starts the next one.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill_helper(&mut self) -> Result<()> {
+        match self.helper.as_mut().context("the helper runs")? {
+            Helper::Alone(daemon) => daemon.kill(),
+            Helper::Managed { child, .. } => {
+                let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(child.as_mut().context("the helper runs")?.kill()?)
+            }
+        }
     }
 
     /// The release that the helper runs.
@@ -148,7 +209,12 @@ impl RenewingBox {
     /// # Errors
     /// When it does not run.
     pub fn helper_runs(&self) -> Result<String> {
-        release_of(self.helper.as_ref().context("the helper runs")?.pid())
+        let none = "the helper runs";
+        let pid = match self.helper.as_ref().context(none)? {
+            Helper::Alone(daemon) => daemon.pid(),
+            Helper::Managed { child, .. } => child.lock().unwrap_or_else(PoisonError::into_inner).as_ref().context(none)?.id(),
+        };
+        release_of(pid)
     }
 
     /// The release that the reporter runs.
@@ -239,9 +305,25 @@ impl RenewingBox {
 
 impl Drop for RenewingBox {
     fn drop(&mut self) {
-        self.kill_helper();
-        drop(Command::new(self.path("stop")).status());
+        if let Some(Helper::Managed { goes_on, .. }) = &self.helper {
+            goes_on.store(false, Ordering::SeqCst);
+        }
+        drop(self.kill_helper());
+        drop(self.script("stop"));
     }
+}
+
+fn helper_command(folder: &Path) -> Command {
+    let mut command = tied(folder.join("agent/proven/mainstay-agent"));
+    command.arg("--helper-config").arg(folder.join("helper.toml")).arg("helper");
+    command
+}
+
+/// A helper with the listening socket on its standard input.
+fn activated(folder: &Path, listener: &UnixListener) -> Result<Child> {
+    let log = File::options().create(true).append(true).open(folder.join("helper.log"))?;
+    let socket = OwnedFd::from(listener.try_clone()?);
+    Ok(helper_command(folder).stdin(socket).stdout(log.try_clone()?).stderr(log).spawn()?)
 }
 
 /// The agent of this build without what only a debugger reads: it is packed, copied and verified again and again.

@@ -72,6 +72,23 @@ impl Vendor {
         Ok(vendor)
     }
 
+    /// Replaces the online keys, as after their theft, by these numbers of the sample vendor's: root 2.
+    ///
+    /// # Errors
+    /// When it can't be signed or written.
+    pub fn replaces_online_keys(&mut self, snapshot: u8, timestamp: u8) -> Result<()> {
+        let root = RootText {
+            version: 2,
+            expires_at: self.issued_at.plus_ms(170 * DAY_MS),
+            root: &signers(ROOT, 2)?,
+            targets: &signers(TARGETS, 2)?,
+            snapshot: &signers(&[snapshot], 1)?,
+            timestamp: &signers(&[timestamp], 1)?,
+        };
+        let signed = sign(root.to_value(), &ROOT[..2])?;
+        Ok(std::fs::write(self.repository.join("metadata/2.root.json"), signed)?)
+    }
+
     /// The next version of the product's role, over everything named so far.
     fn sign_role(&mut self) -> Result<Vec<u8>> {
         self.role_version += 1;

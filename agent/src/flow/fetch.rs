@@ -1,7 +1,7 @@
 //! The story of an offer's file: fetched in pieces over hours or days, resumed where it stopped, whole before the helper hears of it.
 //!
 //! One file at a time, the oldest offer first; a file that must wait lets the next one pass. It must never hold up reports or the poll: it
-//! has a connection of its own. What it gives up is logged, and the offer runs out at the collector.
+//! has a connection of its own. What it gives up is told to the vendor, with the reason, by the helper's reports.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,7 +129,10 @@ impl Story {
     async fn give_up(&self, held: &Held, why: GiveUp) {
         let offer = &held.offer;
         tracing::error!(file = offer.file, offer = offer.offer_id, "an offered file is given up: {why}");
-        self.fetching.desk.over(&offer.offer_id).await;
+        let desk = &self.fetching.desk;
+        desk.keep(|book| book.give_up(&offer.offer_id, &why.to_string())).await;
+        desk.over(&offer.offer_id).await;
+        desk.help_now.notify_one();
     }
 
     async fn fetch(&mut self, mut held: Held) -> Duration {
@@ -178,12 +181,14 @@ impl Story {
             Ended::Wrong(why) => {
                 tracing::warn!(why, file = offer.file, "what came of an offered file is dropped");
                 held.tries += 1;
+                held.trouble.clone_from(why);
                 download.drop_partial(&mut held).await;
                 LATER.min(Duration::from_secs(1 << held.tries.min(10)))
             }
             Ended::Disk(why) => {
                 tracing::error!(why, file = offer.file, "an offered file can't be written");
                 held.tries += 1;
+                held.trouble.clone_from(why);
                 LATER
             }
         };

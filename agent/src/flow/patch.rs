@@ -9,6 +9,7 @@ use std::time::Duration;
 use mainstay_shared::directive::Directive;
 use mainstay_shared::patch::{Decision, Installed, PatchReport, PatchStep};
 use mainstay_shared::record::Payload;
+use mainstay_shared::time_source::TimeSource;
 use tokio::sync::Notify;
 
 use super::contact::Contact;
@@ -16,14 +17,10 @@ use crate::checks::{Checker, look};
 use crate::config::Service;
 use crate::helper::protocol::{Answer, KnownFile, Request};
 use crate::lifecycle::StopSignal;
-use crate::patches::{Book, Held, HelperClient, HelperError, Keeper, Limit, Progress, Stage, Typed};
+use crate::patches::{Book, Held, HelperClient, HelperError, IDLE, Keeper, Limit, Progress, Stage, TICK, Typed, until_next};
 use crate::pause::Pause;
 use crate::spool::{Spool, SpoolError};
 
-/// While a file waits or runs.
-const TICK: Duration = Duration::from_secs(60);
-/// Nothing is known to wait: root may have brought a file by hand.
-const IDLE: Duration = Duration::from_secs(600);
 /// Between two looks at the services while a new version is on probation.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Files begun in one round.
@@ -87,6 +84,8 @@ pub(crate) struct Patching {
     pub(crate) contact: Contact,
     /// Asks them, before a version begins and while it is on probation: what was known before may be old.
     pub(crate) checker: Arc<Checker>,
+    /// The wall clock of the install windows.
+    pub(crate) time: TimeSource,
 }
 
 /// What is installed here, as the helper says; none if there is no helper.
@@ -114,8 +113,7 @@ pub(crate) async fn run(patching: Patching, stop: StopSignal) -> anyhow::Result<
             () = stop.clone().requested() => return Ok(()),
         };
         let wait = match round {
-            Ok(true) => TICK,
-            Ok(false) => IDLE,
+            Ok(wait) => wait,
             Err(Trouble::Spool(SpoolError::Stopped)) => return Err(SpoolError::Stopped.into()),
             Err(Trouble::Helper(HelperError::Absent)) => {
                 if !std::mem::replace(&mut absence_told, true) {
@@ -155,8 +153,8 @@ enum Begun {
 }
 
 impl Patching {
-    /// Everything that is to be done now; whether something still waits or runs.
-    async fn round(&self) -> Result<bool, Trouble> {
+    /// Everything that is to be done now; how long until the next round, if nobody calls before.
+    async fn round(&self) -> Result<Duration, Trouble> {
         self.hand_over().await?;
         let files = self.files().await?;
         self.carry_words(&files).await?;
@@ -167,7 +165,7 @@ impl Patching {
                 self.watch_over(&file.sha256).await?;
             } else {
                 let applying = files.iter().any(|file| file.step == PatchStep::Applying);
-                let begins = applying || files.iter().any(|file| file.step == PatchStep::AwaitingWindow);
+                let begins = applying || files.iter().any(|file| file.is_due);
                 if !begins {
                     break;
                 }
@@ -183,7 +181,7 @@ impl Patching {
         self.pull_reports().await?;
         let files = self.files().await?;
         self.conclude(&files).await;
-        Ok(files.iter().any(|file| !file.step.is_final()))
+        Ok(if self.desk.keeper.book().has_words() { TICK } else { until_next(&files, self.time.now()) })
     }
 
     async fn ask(&self, request: Request, limit: Limit) -> Result<Answer, HelperError> {
@@ -228,9 +226,18 @@ impl Patching {
         Ok(())
     }
 
-    /// What was typed at a page, and what the vendor took back.
+    /// What was typed at a page, what the vendor took back, what can't be had.
     async fn carry_words(&self, files: &[KnownFile]) -> Result<(), Trouble> {
         let book = self.desk.keeper.book();
+        for given_up in &book.given_up {
+            let request = Request::NotFetched { offer: given_up.offer.clone(), why: given_up.why.clone() };
+            match self.ask(request, Limit::Looking).await? {
+                Answer::Refused { code, .. } if code == "busy" => {}
+                _ => {
+                    self.desk.keep(|book| book.given_up.retain(|told| told != given_up)).await;
+                }
+            }
+        }
         for offer_id in &book.taken_back {
             match self.ask(Request::TakenBack { offer_id: offer_id.clone() }, Limit::Looking).await? {
                 Answer::Refused { code, .. } if code == "busy" => {}

@@ -7,10 +7,10 @@ use mainstay_patchkit::manifest::{Action, Run};
 use mainstay_patchkit::refusal::Refusal;
 use mainstay_shared::patch::PatchStep;
 
+use super::disk::io_refusal;
 use super::engine::Engine;
 use super::executor::{End, Ended, Step};
 use super::state::{Job, Seal, Work};
-use super::tree::io_refusal;
 
 /// Its end was not seen.
 const NOT_SEEN: &str = "end_not_seen";

@@ -5,10 +5,10 @@
 use mainstay_patchkit::refusal::Refusal;
 use mainstay_shared::patch::PatchStep;
 
+use super::disk::io_refusal;
 use super::protocol::Answer;
 use super::quarantine::Incoming;
 use super::state::Subject;
-use super::tree::io_refusal;
 use super::verbs::{Helper, Speaker, refusal};
 
 impl Helper {
@@ -24,7 +24,7 @@ impl Helper {
         if why.code() != "version" {
             return None;
         }
-        let sha256 = incoming.sha256();
+        let sha256 = incoming.hashes.file_sha256.clone();
         let state = self.engine.state();
         let known = state.file(&sha256)?;
         if known.step != PatchStep::Done || known.to_version != state.line(Subject::of(&known.product)).version.to_string() {

@@ -6,10 +6,10 @@
 use mainstay_patchkit::refusal::Refusal;
 use mainstay_shared::patch::{PatchKind, PatchStep};
 
+use super::disk::io_refusal;
 use super::engine::{Engine, Failure, MAX_ATTEMPTS};
 use super::rules::{self, INTERRUPTED, MAX_ROUNDS, Recovery};
 use super::state::{How, Install, Job, Previous, Stage, State, Subject, Work};
-use super::tree::io_refusal;
 
 /// A rollback that the administrator asked for.
 const BY_ADMINISTRATOR: &str = "by_administrator";

@@ -10,7 +10,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use mainstay_patchkit::refusal::Refusal;
 use rustix::fs::OFlags;
+
+/// Smaller files wait for the sync.
+const WRITE_OUT_FROM_BYTES: u64 = 64 << 10;
 
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +40,8 @@ pub(super) struct Entry {
 pub(super) trait NewFile: Write {
     /// Makes its content durable, not its name.
     fn sync(&mut self) -> io::Result<()>;
+    /// All of it is written: it may go to the disk, without waiting and without a promise.
+    fn begin_to_write_out(&mut self) {}
 }
 
 /// Folders, files and names.
@@ -61,7 +67,17 @@ pub(super) trait Disk: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Everything written to the file system of `dir` so far is durable. syncfs(2): since Linux 5.8 it tells of failed writes too.
     fn sync_all(&self, dir: &Path) -> io::Result<()>;
+    /// [`Disk::sync_all`], with `work` done beside it where that is faster: it reads what was written, be it on the disk already or not.
+    fn sync_all_beside(&self, dir: &Path, work: &mut dyn FnMut()) -> io::Result<()> {
+        self.sync_all(dir)?;
+        work();
+        Ok(())
+    }
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+}
+
+pub(super) fn io_refusal(error: &io::Error) -> Refusal {
+    Refusal::Io(error.to_string())
 }
 
 /// The whole of a file of at most `max` bytes; none if there is no such file.
@@ -106,6 +122,12 @@ pub(super) fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<
     disk.sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
+/// Lets what was written go to the disk already, without waiting: the sync that comes finds little left. Promises nothing.
+pub(super) fn begin_to_write_out(file: &File, at: u64, length: u64) {
+    // The one call for it that needs no unsafe code; what is dirty is not dropped.
+    rustix::fs::fadvise(file, at, std::num::NonZero::new(length), rustix::fs::Advice::DontNeed).ok();
+}
+
 /// The machine's file systems.
 #[derive(Debug)]
 pub(super) struct MachineDisk;
@@ -113,6 +135,13 @@ pub(super) struct MachineDisk;
 impl NewFile for File {
     fn sync(&mut self) -> io::Result<()> {
         self.sync_all()
+    }
+
+    fn begin_to_write_out(&mut self) {
+        // Of a small file the asking costs more than it brings.
+        if let Some(length) = self.metadata().ok().map(|found| found.len()).filter(|length| *length >= WRITE_OUT_FROM_BYTES) {
+            begin_to_write_out(self, 0, length);
+        }
     }
 }
 
@@ -194,6 +223,14 @@ impl Disk for MachineDisk {
 
     fn sync_all(&self, dir: &Path) -> io::Result<()> {
         Ok(rustix::fs::syncfs(File::open(dir)?)?)
+    }
+
+    fn sync_all_beside(&self, dir: &Path, work: &mut dyn FnMut()) -> io::Result<()> {
+        std::thread::scope(|scope| {
+            let syncing = std::thread::Builder::new().name("sync".into()).spawn_scoped(scope, || self.sync_all(dir))?;
+            work();
+            syncing.join().map_err(|_| io::Error::other("the thread that syncs has ended"))?
+        })
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {

@@ -7,9 +7,9 @@ use mainstay_patchkit::refusal::Refusal;
 use mainstay_patchkit::verify::Verified;
 use mainstay_shared::patch::PatchStep;
 
+use super::disk::io_refusal;
 use super::engine::Engine;
 use super::state::{Kept, Known, Seal, State};
-use super::tree::io_refusal;
 
 impl Engine {
     /// Takes a verified document in, with floors and root, in one write.

@@ -15,11 +15,12 @@ use mainstay_shared::patch::PatchStep;
 use mainstay_shared::time_source::{TimeSource, UnixMs};
 
 use super::disk::Disk;
+use super::disk::io_refusal;
 use super::executor::{Runner, Step};
 use super::settings::Settings;
 use super::state::{How, Install, Job, Seal, Stage, State, Subject, Work};
 use super::store::Store;
-use super::tree::{PROVEN, Tree, io_refusal, is_an_agent};
+use super::tree::{PROVEN, Tree, is_an_agent};
 
 /// Seconds that a service gets to stop or to start.
 pub(super) const SERVICE_LIMIT_S: u32 = 300;
@@ -102,7 +103,7 @@ impl Engine {
     ///
     /// # Errors
     /// A refusal before anything that runs was touched; everything is then as before.
-    pub(super) fn install(&mut self, plan: &Plan, payload: &mut dyn Read, tell: Tell<'_>) -> Result<PatchStep, Refusal> {
+    pub(super) fn install(&mut self, plan: &Plan, payload: &mut (dyn Read + Send), tell: Tell<'_>) -> Result<PatchStep, Refusal> {
         let now = self.now();
         let job = Job {
             sha256: plan.sha256.clone(),
@@ -127,7 +128,7 @@ impl Engine {
         Ok(self.go_on(Stage::Swapping, tell))
     }
 
-    fn stage(&mut self, plan: &Plan, payload: &mut dyn Read, tell: Tell<'_>) -> Result<(), Refusal> {
+    fn stage(&mut self, plan: &Plan, payload: &mut (dyn Read + Send), tell: Tell<'_>) -> Result<(), Refusal> {
         match &plan.install.how {
             How::Tree { to_release, tree_sha256, .. } => {
                 let told = &mut |percent| tell(PatchStep::Applying, percent);

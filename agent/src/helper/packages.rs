@@ -11,11 +11,12 @@ use mainstay_patchkit::manifest::Payload;
 use mainstay_patchkit::refusal::Refusal;
 
 use super::disk;
+use super::disk::io_refusal;
 use super::engine::{Engine, Failure};
 use super::executor::Step;
 use super::rules::Look;
 use super::state::{How, Install};
-use super::tree::{io_refusal, unpack};
+use super::tree::unpack;
 
 /// Seconds that one call of dpkg gets.
 const DPKG_LIMIT_S: u32 = 1800;
@@ -28,7 +29,7 @@ impl Engine {
     }
 
     /// Unpacks the payload and moves its packages into the pool, durably.
-    pub(super) fn stage_packages(&self, payload: &mut dyn Read, facts: &Payload) -> Result<(), Refusal> {
+    pub(super) fn stage_packages(&self, payload: &mut (dyn Read + Send), facts: &Payload) -> Result<(), Refusal> {
         let io = |error: std::io::Error| io_refusal(&error);
         let (dir, staging, pool) = (self.packages_dir(), self.packages_dir().join(".staging"), self.pool());
         for dir in [&dir, &pool] {

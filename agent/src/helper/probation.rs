@@ -94,7 +94,7 @@ impl Engine {
         let watch = self.watch?;
         let left = watch.deadline.saturating_sub(self.time.monotonic());
         if left.is_zero() {
-            tracing::error!("probation: the deadline passed without enough good answers");
+            tracing::warn!("probation: the deadline has passed");
             self.judge_at_deadline();
             return self.watch.map(|watch| watch.deadline.saturating_sub(self.time.monotonic()));
         }

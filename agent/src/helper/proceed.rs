@@ -15,11 +15,11 @@ use mainstay_patchkit::verify::Verified;
 use mainstay_shared::check::ServiceState;
 use mainstay_shared::patch::{AGENT, PatchProgress, PatchStep};
 
+use super::disk::io_refusal;
 use super::engine::Plan;
 use super::protocol::Answer;
 use super::rules;
 use super::state::{AgreedBy, How, Install, Known, Stage, Subject};
-use super::tree::io_refusal;
 use super::verbs::{Helper, Speaker, refused};
 
 /// Room for folders and the file system's own needs, per entry and in all.
@@ -27,7 +27,7 @@ const ENTRY_BYTES: u64 = 4096;
 const RESERVE_BYTES: u64 = 16 << 20;
 
 impl Helper {
-    /// Begins the oldest file that is due.
+    /// Begins the oldest file that is due and can begin.
     pub(super) fn proceed(
         &mut self,
         sha256: Option<&str>,
@@ -56,21 +56,27 @@ impl Helper {
         }
         let open = now || self.engine.settings.windows.is_open(self.engine.now(), &chrono::Local);
         let wanted = |file: &&Known| sha256.is_none_or(|wanted| wanted == file.sha256);
-        let due = self.engine.state().files.iter().filter(wanted).find(|file| rules::is_due(file, open)).cloned();
-        let Some(file) = due else {
-            return sha256.map_or(Answer::Nothing, |sha256| self.told_to(sha256, who));
-        };
-        match self.begin(&file, services, say) {
-            Ok(step) => {
-                tracing::info!(sha256 = file.sha256, ?step, "{} {}", file.product, file.to_version);
-                self.told_to(&file.sha256, who)
-            }
-            Err(refusal) => {
-                tracing::warn!(sha256 = file.sha256, "not begun: {refusal}");
-                self.not_begun(&file.sha256, &refusal);
-                refused(refusal.code(), refusal.to_string())
+        let due = self.engine.state().files.iter().filter(wanted).filter(|file| rules::is_due(file, open));
+        let mut not_begun = None;
+        // One that must wait on keeps nothing waiting behind it: it may be what repairs the appliance.
+        for file in due.cloned().collect::<Vec<_>>() {
+            match self.begin(&file, services, say) {
+                Ok(step) => {
+                    tracing::info!(sha256 = file.sha256, ?step, "{} {}", file.product, file.to_version);
+                    return self.told_to(&file.sha256, who);
+                }
+                Err(refusal) => {
+                    tracing::warn!(sha256 = file.sha256, "not begun: {refusal}");
+                    self.not_begun(&file.sha256, &refusal);
+                    not_begun = not_begun.or_else(|| Some(refused(refusal.code(), refusal.to_string())));
+                    // Its undoing could not be written down: the journal's next start is first.
+                    if self.engine.state().job.is_some() {
+                        break;
+                    }
+                }
             }
         }
+        not_begun.unwrap_or_else(|| sha256.map_or(Answer::Nothing, |sha256| self.told_to(sha256, who)))
     }
 
     fn begin(
@@ -79,12 +85,13 @@ impl Helper {
         services: &BTreeMap<String, ServiceState>,
         say: &mut dyn FnMut(Answer),
     ) -> Result<PatchStep, Refusal> {
-        let (opened, verified) = self.judge_kept(&file.sha256)?;
-        let seal = self.seal(&verified);
+        let (opened, unread) = self.judge_kept(file)?;
+        let verified = unread.header();
+        let seal = self.seal(verified);
         match &verified.manifest.body {
             Body::Action(action) => self.engine.act(&file.sha256, &verified.manifest.name, action, seal),
             Body::Patch(patch) => {
-                let install = self.plan(file, patch, &verified, services)?;
+                let install = self.plan(file, patch, verified, services)?;
                 let plan = Plan { sha256: file.sha256.clone(), install, seal, payload: patch.payload.clone() };
                 let mut payload = Section { file: opened, at: verified.payload_offset, left: verified.payload_length };
                 let offer_id = file.offer_id.clone().unwrap_or_default();

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use mainstay_shared::check::ServiceState;
-use mainstay_shared::patch::{Installed, PatchKind, PatchProgress, PatchReport, PatchStep};
+use mainstay_shared::patch::{Installed, Offer, PatchKind, PatchProgress, PatchReport, PatchStep};
 use mainstay_shared::time_source::UnixMs;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,13 @@ pub enum Request {
         /// Which offer.
         offer_id: String,
     },
+    /// An offer's file could not be had and is given up: to be reported, in the order of the other reports.
+    NotFetched {
+        /// As the collector made it.
+        offer: Offer,
+        /// What went wrong, for a person.
+        why: String,
+    },
     /// Begin what is consented and due now. Root may begin at once (`now`), without the window.
     Proceed {
         /// Only this file; none: whatever is due.
@@ -68,7 +75,7 @@ pub enum Request {
         #[serde(default)]
         agent: bool,
     },
-    /// Reports with a number above this one.
+    /// Reports with a number above this one. A helper that has not come so far has lost its memory, and numbers on from there.
     Reports {
         /// The last that was taken.
         after: u64,
@@ -134,6 +141,9 @@ pub struct KnownFile {
     pub at: UnixMs,
     /// The six digits that approve it at the page of its link; only root sees them.
     pub code: Option<String>,
+    /// Agreed to, and its window is open or it needs none: it begins as soon as the appliance is well.
+    #[serde(default)]
+    pub is_due: bool,
     /// When the next three install windows open; empty if none is set (any time).
     pub next_windows: Vec<UnixMs>,
 }

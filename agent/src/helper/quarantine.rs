@@ -1,5 +1,6 @@
 //! Quarantine: a file that somebody hands over as a descriptor is copied into a folder of root's own before anybody looks at it, and the
-//! copy alone is verified and used (R24).
+//! copy alone is verified and used (R24). Its hashes are those of the bytes that were written, taken while they were; what is unpacked later
+//! is hashed once more, from the copy.
 //!
 //! `quarantine/SHA256.mpatch` in the state folder. It must never use a path that was told, wait for a descriptor that is no regular file,
 //! or copy more than the file had when it came.
@@ -7,20 +8,20 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use mainstay_patchkit::file::Hashes;
 use mainstay_patchkit::refusal::Refusal;
-use ring::digest;
 
-use super::tree::io_refusal;
+use super::disk::io_refusal;
+use super::pipeline;
 use crate::atomic_file;
 
 /// Larger files are refused.
 const MAX_BYTES: u64 = 8 << 30;
 /// What must stay free beside a file.
 const RESERVE_BYTES: u64 = 16 << 20;
-const COPY_BYTES: usize = 256 << 10;
 
 /// The folder.
 #[derive(Debug, Clone)]
@@ -30,27 +31,10 @@ pub(super) struct Quarantine(pub(super) PathBuf);
 #[derive(Debug)]
 pub(super) struct Incoming {
     pub(super) file: File,
+    /// Of what was written.
+    pub(super) hashes: Hashes,
     path: PathBuf,
     kept: bool,
-}
-
-impl Incoming {
-    /// Its hash in hex; empty if it can't be read.
-    pub(super) fn sha256(&self) -> String {
-        let mut hashed = digest::Context::new(&digest::SHA256);
-        let mut buffer = vec![0; COPY_BYTES];
-        let mut at = 0;
-        loop {
-            match self.file.read_at(&mut buffer, at) {
-                Ok(0) => return hex::encode(hashed.finish()),
-                Ok(count) => {
-                    hashed.update(&buffer[..count]);
-                    at += count as u64;
-                }
-                Err(_) => return String::new(),
-            }
-        }
-    }
 }
 
 impl Drop for Incoming {
@@ -93,27 +77,19 @@ impl Quarantine {
         }
         let path = self.0.join(format!("incoming-{mark}"));
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(io)?;
-        let incoming = Incoming { file, path, kept: false };
-        let mut buffer = vec![0; usize::try_from(needed_bytes).unwrap_or(COPY_BYTES).clamp(1, COPY_BYTES)];
-        let mut at = 0;
-        while at < needed_bytes {
-            let wanted = usize::try_from(needed_bytes - at).unwrap_or(COPY_BYTES).min(buffer.len());
-            let count = from.read_at(&mut buffer[..wanted], at).map_err(io)?;
-            if count == 0 {
-                break;
-            }
-            incoming.file.write_all_at(&buffer[..count], at).map_err(io)?;
-            at += count as u64;
-        }
+        let none = Hashes { file_sha256: String::new(), payload_sha256: String::new() };
+        let mut incoming = Incoming { file, hashes: none, path, kept: false };
+        incoming.hashes = pipeline::copy(&from, &incoming.file, needed_bytes).map_err(io)?;
         Ok(incoming)
     }
 
     /// Gives a verified copy its name, durably.
     pub(super) fn keep(&self, incoming: &mut Incoming, sha256: &str) -> Result<(), Refusal> {
         let kept = (|| {
-            incoming.file.sync_all()?;
+            // Its name before its bytes: nobody knows of it before this returns, and the disk commits once for both.
             std::fs::rename(&incoming.path, self.path_of(sha256))?;
             incoming.kept = true;
+            incoming.file.sync_all()?;
             atomic_file::sync_dir(&self.0)
         })();
         kept.map_err(|error: io::Error| io_refusal(&error))
@@ -144,6 +120,8 @@ pub(super) fn free_bytes(dir: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt as _;
+
     use super::*;
 
     #[test]

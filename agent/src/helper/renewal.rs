@@ -11,11 +11,12 @@ use mainstay_patchkit::refusal::Refusal;
 use mainstay_shared::patch::AGENT;
 use semver::Version;
 
+use super::disk::io_refusal;
 use super::engine::{Engine, Failure};
 use super::executor::{Ended, Step};
 use super::settings::AgentPlace;
 use super::state::{How, Subject, this_version};
-use super::tree::{PROVEN, io_refusal};
+use super::tree::PROVEN;
 
 /// Seconds that a question to another release of the agent gets.
 const QUESTION_LIMIT_S: u32 = 60;
@@ -48,7 +49,9 @@ impl Engine {
             return Err(Refusal::NotSetUp(told));
         }
         let own = std::env::current_exe().map_err(wrong)?;
-        let proven_program = std::fs::canonicalize(self.agent_program(&proven)).map_err(wrong)?;
+        let program = self.agent_program(&proven);
+        let missing = |error: io::Error| Refusal::NotSetUp(format!("{}: {error}", program.display()));
+        let proven_program = std::fs::canonicalize(&program).map_err(missing)?;
         if own != proven_program {
             let told =
                 format!("this helper is {}; expected {dir}/proven/{AGENT} to be what helper and executor run", own.display());

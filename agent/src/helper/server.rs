@@ -39,7 +39,7 @@ const MAX_CALLERS: usize = 16;
 /// Started by systemd, it ends so long after the last caller.
 const IDLE: Duration = Duration::from_secs(60);
 /// Another release is proven: it ends so long after the last thing was done.
-const LAST_ANSWERS: Duration = Duration::from_millis(200);
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How long a caller waits for the hands before it is told that they are busy.
 const HANDS_FREE: Duration = Duration::from_secs(5);
 /// A caller's thread needs little.
@@ -106,16 +106,17 @@ fn open(settings: Arc<Settings>, time: TimeSource) -> anyhow::Result<Shared> {
     let disk = Arc::new(MachineDisk);
     let shipped = || {
         let root = std::fs::read_to_string(&settings.root).with_context(|| settings.root.display().to_string())?;
-        Ok(State::shipped(settings.version.clone(), root))
+        Ok(State::shipped(settings.version.clone(), root, time.now()))
     };
     let store = Store::open(disk.clone(), settings.state_dir.clone(), shipped)?;
     let quarantine = Quarantine::open(settings.state_dir.join("quarantine"))?;
     let published = store.published();
     let runner = Box::new(Executor { socket: settings.executor_socket.clone() });
+    let told_before = store.state().last_report;
     let mut engine =
         Engine { disk, store, settings: Arc::clone(&settings), runner, time: time.clone(), watch: None, renewed: false };
     engine.recover().context("an interrupted patch can't be finished or undone")?;
-    let helper = Helper { engine, quarantine: quarantine.clone(), random: Box::new(SystemRandom::new()) };
+    let helper = Helper { engine, quarantine: quarantine.clone(), random: Box::new(SystemRandom::new()), told_before };
     Ok(Shared {
         hands: Mutex::new(helper),
         published,
@@ -236,7 +237,7 @@ fn answer(
     let view = View { settings: &shared.settings, now: shared.time.now(), wrong_codes: state.wrong_codes };
     match request {
         Request::List => return Answer::Files(view::files(&state, &view, who == Speaker::Root)),
-        Request::Reports { after } => return Answer::Reports(view::reports(&state, after)),
+        Request::Reports { after } if after <= state.last_report => return Answer::Reports(view::reports(&state, after)),
         Request::Installed => return Answer::Installed(Some(view::installed(&state, &shared.settings))),
         _ => {}
     }

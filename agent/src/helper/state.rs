@@ -285,8 +285,9 @@ pub(super) enum How {
 }
 
 impl State {
-    /// Of a box that has never had a patch.
-    pub(super) fn shipped(version: Version, root: String) -> Self {
+    /// Of a box that has never had a patch, or lost its memory of it: its reports are numbered from the present moment on, so that no number
+    /// of a forgotten life comes again.
+    pub(super) fn shipped(version: Version, root: String, now: UnixMs) -> Self {
         Self {
             sequence: 0,
             product: Line::shipped(version),
@@ -298,7 +299,7 @@ impl State {
             failed: BTreeSet::new(),
             files: Vec::new(),
             reports: Vec::new(),
-            last_report: 0,
+            last_report: u64::try_from(now.0).unwrap_or(0),
             ran: BTreeMap::new(),
             job: None,
             wrong_codes: 0,
@@ -373,6 +374,16 @@ impl State {
         outputs.skip(MAX_OUTPUTS).for_each(String::clear);
     }
 
+    /// Whoever carries the reports knows of a later number than this memory, which was lost, or is an older copy: what was told after the
+    /// number `before` is numbered on from there.
+    pub(super) fn number_on(&mut self, before: u64, from: u64) {
+        let by = from.saturating_sub(before);
+        for report in self.reports.iter_mut().filter(|report| report.number > before) {
+            report.number += by;
+        }
+        self.last_report += by;
+    }
+
     /// Takes in what a file that is done proves.
     pub(super) fn seal(&mut self, seal: &Seal) {
         if let Some(root) = &seal.root {
@@ -381,5 +392,50 @@ impl State {
         self.trust.targets_floor = self.trust.targets_floor.max(seal.targets_version);
         self.trust.role_floor = self.trust.role_floor.max(seal.role_version);
         self.trust.time_floor = self.trust.time_floor.max(seal.verified_at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(state: &mut State, count: usize) {
+        for _ in 0..count {
+            state.last_report += 1;
+            let number = state.last_report;
+            state.reports.push(PatchReport {
+                number,
+                offer_id: None,
+                sha256: String::new(),
+                kind: PatchKind::Patch,
+                product: String::new(),
+                from_version: None,
+                to_version: String::new(),
+                step: PatchStep::Done,
+                reason: String::new(),
+                detail: String::new(),
+                output: String::new(),
+            });
+        }
+    }
+
+    #[test]
+    fn a_memory_that_was_lost_numbers_on_and_one_restored_from_a_copy_tells_nothing_twice() {
+        let mut first = State::shipped(Version::new(1, 0, 0), String::new(), UnixMs(1_000));
+        told(&mut first, 3);
+        let second = State::shipped(Version::new(1, 0, 0), String::new(), UnixMs(2_000));
+        assert!(second.last_report > first.last_report, "a clock that goes is enough");
+
+        let mut at_1970 = State::shipped(Version::new(1, 0, 0), String::new(), UnixMs(5));
+        told(&mut at_1970, 2);
+        at_1970.number_on(5, 1_003);
+        assert_eq!(at_1970.reports.iter().map(|report| report.number).collect::<Vec<_>>(), [1_004, 1_005]);
+        assert_eq!(at_1970.last_report, 1_005);
+
+        // Of an older copy, only what was told since its start is new.
+        let before = first.last_report;
+        told(&mut first, 1);
+        first.number_on(before, 1_009);
+        assert_eq!(first.reports.iter().map(|report| report.number).collect::<Vec<_>>(), [1_001, 1_002, 1_003, 1_010]);
     }
 }

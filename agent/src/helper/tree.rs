@@ -6,15 +6,15 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use mainstay_patchkit::archive::{self, Entries, TreeHash};
+use mainstay_patchkit::archive::{self, Entries};
 use mainstay_patchkit::manifest::Payload;
 use mainstay_patchkit::refusal::Refusal;
 use mainstay_shared::patch::AGENT;
-use ring::digest;
 
-use super::disk::{self, Disk, Kind};
+use super::disk::{self, Disk, Kind, io_refusal};
+use super::pipeline::{Ahead, Writing, read_ahead, write_behind};
+use super::readback::hash;
 
-const COPY_BYTES: usize = 128 << 10;
 /// The link to what runs.
 pub(super) const CURRENT: &str = "current";
 /// The agent's second link: to what was proved to run here.
@@ -25,10 +25,6 @@ pub(super) const PROVEN: &str = "proven";
 pub(super) struct Tree<'a> {
     pub(super) disk: &'a dyn Disk,
     pub(super) dir: &'a Path,
-}
-
-pub(super) fn io_refusal(error: &io::Error) -> Refusal {
-    Refusal::Io(error.to_string())
 }
 
 impl Tree<'_> {
@@ -77,7 +73,7 @@ impl Tree<'_> {
         &self,
         release: &str,
         tree_sha256: &str,
-        payload: &mut dyn Read,
+        payload: &mut (dyn Read + Send),
         facts: &Payload,
         tell: &mut dyn FnMut(u8),
     ) -> Result<(), Refusal> {
@@ -92,9 +88,10 @@ impl Tree<'_> {
         disk::remove_tree(self.disk, &self.releases().join(release)).map_err(io)?;
         self.disk.make_dir(&staging, 0o755).map_err(io)?;
         unpack(self.disk, &staging, payload, facts, tell)?;
-        // One syncfs instead of an fsync per file and folder.
-        self.disk.sync_all(&staging).map_err(io)?;
-        let found = hash(self.disk, &staging)?;
+        // One syncfs instead of an fsync per file and folder; both must have ended well before it gets its name.
+        let mut found = Ok(String::new());
+        self.disk.sync_all_beside(&staging, &mut || found = hash(self.disk, &staging)).map_err(io)?;
+        let found = found?;
         if found != tree_sha256 {
             return Err(Refusal::Content(format!("the tree hash is {found}, {tree_sha256} was signed")));
         }
@@ -152,33 +149,47 @@ pub(super) fn is_an_agent(tree: Tree<'_>, release: &str) -> Result<(), Refusal> 
     }
 }
 
-/// Unpacks `payload` into the folder `into`, which is empty.
+/// Unpacks `payload`, whose hash must be the signed one, into the folder `into`, which is empty. It is read and hashed, unpacked, and written
+/// by a thread each.
+///
+/// # Errors
+/// What the archive, the disk or the hash said: nothing in `into` is to be believed then.
 pub(super) fn unpack(
     disk: &dyn Disk,
     into: &Path,
-    payload: &mut dyn Read,
+    payload: &mut (dyn Read + Send),
     facts: &Payload,
     tell: &mut dyn FnMut(u8),
 ) -> Result<(), Refusal> {
-    let mut entries = Entries::new(payload, facts)?;
-    let mut buffer = vec![0; COPY_BYTES];
-    let (mut written, mut told) = (0u64, 0);
+    let sha256 = read_ahead(payload, |ahead| write_behind(disk, |writing| take_apart(ahead, into, facts, writing, tell)))?;
+    if sha256 == facts.sha256 { Ok(()) } else { Err(Refusal::Content("the payload's SHA-256 differs".into())) }
+}
+
+/// The entries of the archive, checked, become orders to write.
+fn take_apart(
+    payload: &mut Ahead,
+    into: &Path,
+    facts: &Payload,
+    writing: &Writing,
+    tell: &mut dyn FnMut(u8),
+) -> Result<(), Refusal> {
+    let mut entries = Entries::buffered(payload, facts)?;
+    let (mut unpacked, mut told) = (0u64, 0);
     while let Some(mut entry) = entries.next_entry()? {
         let path = into.join(&entry.path);
-        let io = |error: io::Error| io_refusal(&error);
         if entry.kind == archive::Kind::Folder {
-            disk.make_dir(&path, entry.mode).map_err(io)?;
+            writing.folder(path, entry.mode)?;
             continue;
         }
-        let mut file = disk.create(&path, entry.mode).map_err(io)?;
-        loop {
-            let count = entry.read(&mut buffer).map_err(unreadable)?;
-            if count == 0 {
-                break;
-            }
-            file.write_all(&buffer[..count]).map_err(io)?;
-            written += count as u64;
-            let percent = u8::try_from(written.saturating_mul(90) / facts.unpacked_bytes.max(1)).unwrap_or(90).min(90);
+        writing.file(path, entry.mode)?;
+        let mut left = entry.length;
+        while left > 0 {
+            let mut block = writing.block()?;
+            let count = entry.read(&mut block).map_err(unreadable)?;
+            writing.bytes(block, count)?;
+            unpacked += count as u64;
+            left -= count as u64;
+            let percent = u8::try_from(unpacked.saturating_mul(90) / facts.unpacked_bytes.max(1)).unwrap_or(90).min(90);
             if percent != told {
                 told = percent;
                 tell(percent);
@@ -194,44 +205,4 @@ fn unreadable(error: io::Error) -> Refusal {
         Some(_) => io_refusal(&error),
         None => Refusal::Archive(error.to_string()),
     }
-}
-
-/// The tree hash of what lies in `dir`.
-pub(super) fn hash(disk: &dyn Disk, dir: &Path) -> Result<String, Refusal> {
-    let mut hash = TreeHash::default();
-    let mut buffer = vec![0; COPY_BYTES];
-    hash_inside(disk, dir, "", &mut hash, &mut buffer)?;
-    Ok(hash.finish())
-}
-
-fn hash_inside(disk: &dyn Disk, dir: &Path, prefix: &str, hash: &mut TreeHash, buffer: &mut [u8]) -> Result<(), Refusal> {
-    let io = |error: io::Error| io_refusal(&error);
-    for entry in disk.list(dir).map_err(io)? {
-        let (path, name) = (dir.join(&entry.name), format!("{prefix}{}", entry.name));
-        match entry.kind {
-            Kind::Dir => {
-                hash.add_dir(&name, entry.mode);
-                hash_inside(disk, &path, &format!("{name}/"), hash, buffer)?;
-            }
-            Kind::File => {
-                let mut file = disk.open(&path).map_err(io)?;
-                let mut content = digest::Context::new(&digest::SHA256);
-                let mut bytes = 0;
-                loop {
-                    let count = file.read(buffer).map_err(io)?;
-                    if count == 0 {
-                        break;
-                    }
-                    content.update(&buffer[..count]);
-                    bytes += count as u64;
-                }
-                let sha256: [u8; digest::SHA256_OUTPUT_LEN] = content.finish().as_ref().try_into().unwrap_or_default();
-                hash.add_file(&name, entry.mode, bytes, &sha256);
-            }
-            Kind::Link | Kind::Other => {
-                return Err(Refusal::Content(format!("{}: neither file nor folder", path.display())));
-            }
-        }
-    }
-    Ok(())
 }

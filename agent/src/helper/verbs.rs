@@ -8,19 +8,24 @@ use std::fs::File;
 use mainstay_patchkit::file::PatchFile;
 use mainstay_patchkit::manifest::{Body, Manifest};
 use mainstay_patchkit::refusal::Refusal;
-use mainstay_patchkit::verify::{Facts, Trust, Verified, verify};
+use mainstay_patchkit::verify::{Facts, Trust, Unread, Verified, verify_header};
 use mainstay_shared::limits::{MAX_TEXT_CHARS, clean_text};
-use mainstay_shared::patch::{PatchKind, PatchProgress, PatchReport, PatchStep};
+use mainstay_shared::patch::{Offer, PatchKind, PatchProgress, PatchReport, PatchStep};
 use ring::rand::SecureRandom;
 
+use super::disk::io_refusal;
 use super::engine::Engine;
 use super::probation::Sight;
 use super::protocol::{Answer, Request};
 use super::quarantine::{Incoming, Quarantine};
-use super::rules::{self, MAX_CODE_TRIES};
-use super::state::{AgreedBy, Known, Seal, Subject};
-use super::tree::io_refusal;
+use super::rules;
+use super::state::{Known, Seal, Subject};
 use super::view;
+
+/// Of a product or version that an offer names.
+const MAX_NAME_CHARS: usize = 128;
+/// A number beyond which no report is told: what every reader of JSON counts exactly.
+const MAX_NUMBER: u64 = 1 << 53;
 
 /// Who speaks, as the kernel says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +41,8 @@ pub(super) struct Helper {
     pub(super) engine: Engine,
     pub(super) quarantine: Quarantine,
     pub(super) random: Box<dyn SecureRandom + Send>,
+    /// The number of the last report before this start.
+    pub(super) told_before: u64,
 }
 
 /// A refusal of the socket's own.
@@ -70,14 +77,17 @@ impl Helper {
                 Some(self.health(&Sight { services, reached, exe }, say))
             }
             Request::Rollback { agent } => Some(self.rollback(if agent { Subject::Agent } else { Subject::Product }, who)),
+            Request::NotFetched { offer, why } => Some(self.not_fetched(&offer, &why)),
+            Request::Reports { after } => Some(self.reports(after)),
             // Answered by the server from what is published.
-            Request::List | Request::Reports { .. } | Request::Installed => Some(Answer::Nothing),
+            Request::List | Request::Installed => Some(Answer::Nothing),
         };
         self.clean_up();
         answer.unwrap_or_else(|| refused("bad_request", "expected a file as a descriptor beside the request"))
     }
 
-    fn judge(&self, file: &File) -> Result<Verified, Refusal> {
+    /// Whether the file may be believed; its payload is seen by whoever copies or unpacks it.
+    fn judge(&self, file: &File) -> Result<Unread, Refusal> {
         let (state, settings) = (self.engine.state(), &self.engine.settings);
         let trust = Trust {
             root: state.trust.root.clone().into_bytes(),
@@ -97,9 +107,13 @@ impl Helper {
             failed: &state.failed,
             now: self.engine.now().max(state.trust.time_floor),
         };
-        let verified = verify(file, &trust, &facts)?;
-        self.fits_here(&verified.manifest)?;
-        Ok(verified)
+        let unread = verify_header(file, &trust, &facts)?;
+        self.fits_here(&unread.header().manifest)?;
+        Ok(unread)
+    }
+
+    fn judge_incoming(&self, incoming: &Incoming) -> Result<Verified, Refusal> {
+        self.judge(&incoming.file)?.seen(&incoming.hashes)
     }
 
     /// What it names must be there on this box.
@@ -115,7 +129,7 @@ impl Helper {
     }
 
     fn verify(&self, incoming: &Incoming) -> Answer {
-        match self.judge(&incoming.file) {
+        match self.judge_incoming(incoming) {
             Ok(verified) => {
                 Answer::File(view::file(&self.known(&verified, &incoming.file, None, Speaker::Root), &self.view(), true))
             }
@@ -163,7 +177,7 @@ impl Helper {
         if offer_id.as_ref().is_some_and(|id| id.len() != 32 || !id.bytes().all(|c| c.is_ascii_hexdigit())) {
             return refused("bad_request", "offer_id: expected 32 hex digits");
         }
-        let judged = self.judge(&incoming.file);
+        let judged = self.judge_incoming(incoming);
         match judged.and_then(|verified| self.take_verified(incoming, &verified, offer_id.clone(), who)) {
             Ok(answer) => answer,
             Err(why) => {
@@ -222,18 +236,6 @@ impl Helper {
         Ok(self.told(sha256, who))
     }
 
-    /// Six digits, each as likely as the other.
-    fn fresh_code(&self) -> Result<String, Refusal> {
-        loop {
-            let mut bytes = [0; 4];
-            self.random.fill(&mut bytes).map_err(|_| Refusal::Io("no randomness".into()))?;
-            let drawn = u32::from_le_bytes(bytes);
-            if drawn < 4_294_000_000 {
-                return Ok(format!("{:06}", drawn % 1_000_000));
-            }
-        }
-    }
-
     /// An offer that was refused is told to the vendor; what the file says of itself is only repeated, not believed.
     fn report_refused(&mut self, incoming: &Incoming, offer_id: Option<String>, why: &Refusal) {
         let Some(offer_id) = offer_id else { return };
@@ -241,7 +243,7 @@ impl Helper {
         let report = |number| PatchReport {
             number,
             offer_id: Some(offer_id),
-            sha256: incoming.sha256(),
+            sha256: incoming.hashes.file_sha256.clone(),
             kind: manifest.as_ref().map_or(PatchKind::Patch, Manifest::kind),
             product: manifest.as_ref().map_or_else(String::new, |m| m.subject().to_owned()),
             from_version: None,
@@ -262,103 +264,54 @@ impl Helper {
         }
     }
 
+    /// The network's side has given an offer's file up. What the offer said of it is only repeated, not believed.
+    fn not_fetched(&mut self, offer: &Offer, why: &str) -> Answer {
+        let hex = |text: &str, length| text.len() == length && text.bytes().all(|c| c.is_ascii_hexdigit());
+        if !hex(&offer.offer_id, 32) || !hex(&offer.sha256, 64) {
+            return refused("bad_request", "offer: expected an id of 32 and a SHA-256 of 64 hex digits");
+        }
+        // It came by another way.
+        if self.engine.state().file(&offer.sha256).is_some_and(|known| !known.step.is_final()) {
+            return Answer::Nothing;
+        }
+        let told = self.engine.store.change(|state| {
+            state.last_report += 1;
+            state.reports.push(PatchReport {
+                number: state.last_report,
+                offer_id: Some(offer.offer_id.clone()),
+                sha256: offer.sha256.clone(),
+                kind: offer.kind,
+                product: clean_text(&offer.product, MAX_NAME_CHARS),
+                from_version: None,
+                to_version: clean_text(&offer.version, MAX_NAME_CHARS),
+                step: PatchStep::Refused,
+                reason: "not_fetched".to_owned(),
+                detail: clean_text(why, MAX_TEXT_CHARS),
+                output: String::new(),
+            });
+            state.trim();
+        });
+        told.map_or_else(|error| refusal(&io_refusal(&error)), |()| Answer::Nothing)
+    }
+
+    /// Reports after a number that this memory has not reached.
+    fn reports(&mut self, after: u64) -> Answer {
+        if after > self.engine.state().last_report && after <= MAX_NUMBER {
+            tracing::warn!(after, "the agent knows of later reports than the helper: they are numbered on from there");
+            let before = self.told_before;
+            if let Err(error) = self.engine.store.change(|state| state.number_on(before, after)) {
+                return refusal(&io_refusal(&error));
+            }
+            self.told_before = after;
+        }
+        Answer::Reports(view::reports(self.engine.state(), after))
+    }
+
     /// The file as it stands, for `who`.
     pub(super) fn told(&self, sha256: &str, who: Speaker) -> Answer {
         match self.engine.state().file(sha256) {
             Some(known) => Answer::File(view::file(known, &self.view(), who == Speaker::Root)),
             None => refused("no_such_file", format!("{sha256}: not known here")),
-        }
-    }
-
-    /// Whether `who` may decide about the file with what they bring; a wrong code is counted first.
-    fn may_decide(&mut self, sha256: &str, code: Option<&str>, who: Speaker) -> Result<AgreedBy, Box<Answer>> {
-        let told = |code: &str, detail: String| Box::new(refused(code, detail));
-        let Some(known) = self.engine.state().file(sha256).cloned() else {
-            return Err(told("no_such_file", format!("{sha256}: not known here")));
-        };
-        match (who, code) {
-            (Speaker::Root, None) => Ok(AgreedBy::Administrator),
-            (Speaker::Reporter, None) => {
-                Err(told("not_allowed", "only the administrator on the box decides without a code".into()))
-            }
-            // Typed at a page, and carried by an agent that may itself live as root: judged all the same.
-            (_, Some(typed)) => {
-                let counts = rules::code_counts(&known, self.engine.state().wrong_codes);
-                let Some(code) = known.code.filter(|_| counts) else {
-                    return Err(told("not_allowed", "it is decided on the box alone".into()));
-                };
-                if typed == code {
-                    return Ok(AgreedBy::Code);
-                }
-                let left = format!("{} tries are left", MAX_CODE_TRIES - known.tries - 1);
-                let now = self.engine.now();
-                let counted = self.engine.store.change(|state| {
-                    state.wrong_codes += 1;
-                    if let Some(file) = state.file_mut(sha256) {
-                        file.tries += 1;
-                    }
-                    // Whoever typed it waits at a page for the box's word.
-                    state.step(sha256, known.step, ("wrong_code", &left), "", now);
-                });
-                match counted {
-                    Ok(()) => Err(told("wrong_code", left)),
-                    Err(error) => Err(Box::new(refusal(&io_refusal(&error)))),
-                }
-            }
-        }
-    }
-
-    fn consent(&mut self, sha256: &str, code: Option<&str>, who: Speaker) -> Answer {
-        let agreed = match self.may_decide(sha256, code, who) {
-            Ok(agreed) => agreed,
-            Err(answer) => return *answer,
-        };
-        let waits = self.engine.state().file(sha256).is_some_and(|file| file.step == PatchStep::AwaitingConsent);
-        if waits {
-            let now = self.engine.now();
-            let changed = self.engine.store.change(|state| {
-                state.wrong_codes = 0;
-                if let Some(file) = state.file_mut(sha256) {
-                    file.agreed = Some(agreed);
-                    file.code = None;
-                }
-                state.step(sha256, PatchStep::AwaitingWindow, ("", ""), "", now);
-            });
-            if let Err(error) = changed {
-                return refusal(&io_refusal(&error));
-            }
-        }
-        self.told(sha256, who)
-    }
-
-    fn refuse(&mut self, sha256: &str, code: Option<&str>, reason: &str, who: Speaker) -> Answer {
-        if let Err(answer) = self.may_decide(sha256, code, who) {
-            return *answer;
-        }
-        if let Err(error) = self.engine.store.change(|state| state.wrong_codes = 0) {
-            return refusal(&io_refusal(&error));
-        }
-        let why = Refusal::Customer(clean_text(reason, MAX_TEXT_CHARS));
-        self.end_waiting(sha256, why.code(), &clean_text(reason, MAX_TEXT_CHARS));
-        self.told(sha256, who)
-    }
-
-    fn taken_back(&mut self, offer_id: &str) -> Answer {
-        let found = self.engine.state().files.iter().find(|file| file.offer_id.as_deref() == Some(offer_id) && !file.by_hand);
-        let Some(sha256) = found.map(|file| file.sha256.clone()) else { return Answer::Nothing };
-        self.end_waiting(&sha256, "taken_back", "the vendor took the offer back");
-        self.told(&sha256, Speaker::Reporter)
-    }
-
-    /// What has not begun, does not begin.
-    fn end_waiting(&mut self, sha256: &str, code: &str, detail: &str) {
-        let waiting = |step| matches!(step, PatchStep::AwaitingConsent | PatchStep::AwaitingWindow);
-        if !self.engine.state().file(sha256).is_some_and(|file| waiting(file.step)) {
-            return;
-        }
-        let now = self.engine.now();
-        if let Err(error) = self.engine.store.change(|state| state.step(sha256, PatchStep::Refused, (code, detail), "", now)) {
-            tracing::error!("the refusal can't be recorded: {error}");
         }
     }
 
@@ -415,13 +368,14 @@ impl Helper {
         }
     }
 
-    pub(super) fn judge_kept(&self, sha256: &str) -> Result<(File, Verified), Refusal> {
-        let file = self.quarantine.open_file(sha256)?;
-        let verified = self.judge(&file)?;
-        if verified.file_sha256 != sha256 {
+    /// A kept file, whose header may still be believed; its payload is hashed while it is unpacked.
+    pub(super) fn judge_kept(&self, known: &Known) -> Result<(File, Unread), Refusal> {
+        let file = self.quarantine.open_file(&known.sha256)?;
+        let unread = self.judge(&file)?;
+        if unread.header().manifest_sha256 != known.manifest_sha256 {
             return Err(Refusal::Content("the file in quarantine is not the one that was taken".into()));
         }
-        Ok((file, verified))
+        Ok((file, unread))
     }
 
     pub(super) fn told_to(&self, sha256: &str, who: Speaker) -> Answer {

@@ -37,6 +37,7 @@ pub(super) fn file(known: &Known, view: &View<'_>, for_root: bool) -> KnownFile 
         output: known.output.clone(),
         at: known.at,
         code: known.code.clone().filter(|_| for_root && rules::code_counts(known, view.wrong_codes)),
+        is_due: super::rules::is_due(known, view.settings.windows.is_open(view.now, &chrono::Local)),
         next_windows: windows,
     }
 }

@@ -4,13 +4,17 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::progress::Progress;
 use crate::helper::Conversation;
 use crate::helper::protocol::{Answer, Request};
 use crate::probes::aside::Aside;
+
+/// So often, and so far apart, a helper that just does not listen is tried.
+const BETWEEN_HELPERS: u32 = 10;
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// How long an answer may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,12 +74,23 @@ impl HelperClient {
     ) -> Result<Answer, HelperError> {
         let (socket, progress) = (self.socket.clone(), progress.clone());
         let asked = self.aside.run("the helper", limit.span(), move || {
-            let mut helper = Conversation::open(&socket).map_err(absent_or_lost)?;
+            let mut helper = open(&socket).map_err(absent_or_lost)?;
             let answer = helper.ask(&request, file.as_ref(), &mut |told| progress.show(&told.offer_id, told.step, told.percent));
             answer.map_err(|error| HelperError::Lost(error.to_string()))
         });
         asked.await.map_err(|error| HelperError::Lost(error.to_string()))?
     }
+}
+
+/// One helper that ends for the next leaves nobody listening for a moment.
+fn open(socket: &Path) -> io::Result<Conversation> {
+    for _ in 0..BETWEEN_HELPERS {
+        match Conversation::open(socket) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::thread::sleep(AGAIN),
+            opened => return opened,
+        }
+    }
+    Conversation::open(socket)
 }
 
 fn absent_or_lost(error: io::Error) -> HelperError {

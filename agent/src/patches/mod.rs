@@ -19,5 +19,5 @@ pub(crate) use helper_client::{HelperClient, HelperError, Limit};
 pub(crate) use keeper::Keeper;
 pub(crate) use metadata::Metadata;
 pub(crate) use progress::Progress;
-pub(crate) use rules::{GiveUp, Limits, Next, next};
+pub(crate) use rules::{GiveUp, IDLE, Limits, Next, TICK, next, until_next};
 pub(crate) use state::{Book, Held, Stage, Typed};

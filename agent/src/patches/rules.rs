@@ -1,10 +1,15 @@
-//! What to do next with an offer's file. Pure: facts in, a decision with its reason out.
+//! What to do next with an offer's file, and when to look again at what the helper has. Pure: facts in, a decision with its reason out.
 //!
 //! What passes (no room, no contact) is waited for; what does not pass is given up. It must never count an outage of the line as a try.
 
 use std::fmt;
+use std::time::Duration;
+
+use mainstay_shared::patch::PatchStep;
+use mainstay_shared::time_source::UnixMs;
 
 use super::state::{Held, Stage};
+use crate::helper::protocol::KnownFile;
 
 /// Fetches that may go wrong.
 const MAX_TRIES: u32 = 12;
@@ -14,6 +19,13 @@ const MAX_FILES_RECEIVED: u64 = 3;
 const RESERVE_BYTES: u64 = 16 << 20;
 /// The longest name of a file: product, name, ending.
 const MAX_NAME: usize = 160;
+
+/// While something hinders a file that is due.
+pub(crate) const TICK: Duration = Duration::from_secs(60);
+/// Nothing is due: what happens meanwhile, calls. Looked at all the same: root may have spoken to the helper past the agent.
+pub(crate) const IDLE: Duration = Duration::from_secs(600);
+/// After the minute in which a window opens has begun.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What the settings and the disk allow.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +109,21 @@ pub(crate) fn next(held: &Held, limits: &Limits) -> Next {
         Some(free) if free < needed_bytes => Next::WaitForRoom { needed_bytes },
         _ => Next::Fetch,
     }
+}
+
+/// How long a look at the files can wait: for a consent nobody waits, who agrees calls; a window's opening is known.
+pub(crate) fn until_next(files: &[KnownFile], now: UnixMs) -> Duration {
+    let wait = |file: &KnownFile| match file.step {
+        PatchStep::Applying | PatchStep::Probation => TICK,
+        PatchStep::AwaitingWindow => match file.next_windows.first() {
+            // Its window is open, or it needs none, and yet it did not begin.
+            _ if file.is_due => TICK,
+            Some(opens) => Duration::from_millis(u64::try_from(opens.since_ms(now)).unwrap_or(0)).max(SOON).min(IDLE),
+            None => TICK,
+        },
+        _ => IDLE,
+    };
+    files.iter().map(wait).min().unwrap_or(IDLE)
 }
 
 fn is_hex(text: &str, length: usize) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Wanted ── all bytes, right hash ─▶ Complete ── taken by the helper ─▶ Handed ── over there ─▶ (forgotten; its id stays)
-//!     └── given up, taken back ─▶ (forgotten; its id stays)
+//!     └── given up (told to the helper), taken back ─▶ (forgotten; its id stays)
 //! ```
 //! It must never act: it says what is to be done. Everything in it came over the network and is bounded.
 
@@ -50,6 +50,18 @@ pub(crate) struct Held {
     pub(crate) durable_bytes: u64,
     /// The server's tag of the content that the partial belongs to.
     pub(crate) tag: Option<String>,
+    /// What went wrong last; empty: nothing.
+    #[serde(default)]
+    pub(crate) trouble: String,
+}
+
+/// An offer that was given up, on its way to the helper, which reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GivenUp {
+    /// As the collector made it.
+    pub(crate) offer: Offer,
+    /// For a person.
+    pub(crate) why: String,
 }
 
 /// What somebody typed at a link's page, on its way to the helper.
@@ -77,6 +89,8 @@ pub(crate) struct Book {
     heard: VecDeque<String>,
     /// Offers taken back, to be told to the helper.
     pub(crate) taken_back: Vec<String>,
+    /// Offers given up, to be told to the helper.
+    pub(crate) given_up: Vec<GivenUp>,
     /// The number of the newest report of the helper's that is in the spool.
     pub(crate) last_report: u64,
 }
@@ -120,7 +134,14 @@ impl Book {
             received_bytes: 0,
             durable_bytes: 0,
             tag: None,
+            trouble: String::new(),
         });
+    }
+
+    /// Whether something waits to be told or handed to the helper.
+    pub(crate) fn has_words(&self) -> bool {
+        let complete = self.offers.iter().any(|held| held.stage == Stage::Complete);
+        complete || !self.typed.is_empty() || !self.taken_back.is_empty() || !self.given_up.is_empty()
     }
 
     /// The offer of that id.
@@ -133,6 +154,18 @@ impl Book {
         if let Some(held) = self.offers.iter_mut().find(|held| held.offer.offer_id == offer_id) {
             change(held);
         }
+    }
+
+    /// It can't be had: it is over, and the vendor is told why.
+    pub(crate) fn give_up(&mut self, offer_id: &str, why: &str) {
+        if let Some(held) = self.held(offer_id)
+            && self.given_up.len() < MAX_WAITING
+        {
+            let why = if held.trouble.is_empty() { why.to_owned() } else { format!("{why}; the last time: {}", held.trouble) };
+            let given_up = GivenUp { offer: held.offer.clone(), why };
+            self.given_up.push(given_up);
+        }
+        self.forget(offer_id);
     }
 
     /// It is over; the same id is not taken up again.

@@ -3,7 +3,10 @@
 use mainstay_shared::directive::Ask;
 use mainstay_shared::patch::{Decision, Offer, PatchKind, PatchStep};
 
+use mainstay_shared::time_source::UnixMs;
+
 use super::*;
+use crate::helper::protocol::KnownFile;
 use crate::probes::aside::Aside;
 
 const MIB: u64 = 1 << 20;
@@ -156,4 +159,55 @@ fn progress_is_news_at_a_new_step_or_another_tenth() {
     assert!(changes.has_changed().unwrap());
     progress.hide("o");
     assert!(progress.shown().is_empty());
+}
+
+#[test]
+fn an_offer_that_is_given_up_is_told_with_what_went_wrong_last_and_not_taken_up_again() {
+    let mut book = Book::default();
+    let one = offer('1');
+    book.hear("d1", &Ask::Offered(one.clone()));
+    book.with(&one.offer_id, |held| held.trouble = "its SHA-256 differs".into());
+    book.give_up(&one.offer_id, "too many tries");
+    assert!(book.has_words(), "the helper is to hear of it");
+    assert_eq!(book.given_up[0].offer, one);
+    assert_eq!(book.given_up[0].why, "too many tries; the last time: its SHA-256 differs");
+    book.hear("d2", &Ask::Offered(one));
+    assert!(book.offers.is_empty(), "the same offer is over; another may come");
+}
+
+#[test]
+fn a_file_that_waits_for_somebody_costs_no_look_more_than_none() {
+    let now = UnixMs(1_000_000_000);
+    let file = |step, is_due, opens: &[i64]| KnownFile {
+        sha256: String::new(),
+        offer_id: None,
+        kind: PatchKind::Patch,
+        product: String::new(),
+        from_version: None,
+        to_version: String::new(),
+        title: Default::default(),
+        notes: Default::default(),
+        bytes: 0,
+        step,
+        reason: Default::default(),
+        output: String::new(),
+        at: now,
+        code: None,
+        is_due,
+        next_windows: opens.iter().map(|seconds| now.plus(std::time::Duration::from_secs(seconds.unsigned_abs()))).collect(),
+    };
+    let consent = file(PatchStep::AwaitingConsent, false, &[60]);
+    let table = [
+        ("nothing there", vec![], 600),
+        ("it is over", vec![file(PatchStep::Done, false, &[])], 600),
+        ("it waits for consent", vec![consent.clone()], 600),
+        ("its window opens in a while", vec![file(PatchStep::AwaitingWindow, false, &[250, 9999])], 250),
+        ("its window opens next week", vec![file(PatchStep::AwaitingWindow, false, &[500_000])], 600),
+        ("its window opens this moment", vec![file(PatchStep::AwaitingWindow, false, &[0])], 1),
+        ("it is due and the appliance is sick", vec![consent, file(PatchStep::AwaitingWindow, true, &[500_000])], 60),
+        ("it is being applied", vec![file(PatchStep::Applying, false, &[])], 60),
+    ];
+    for (what, files, seconds) in table {
+        assert_eq!(until_next(&files, now).as_secs(), seconds, "{what}");
+    }
 }

@@ -1,12 +1,15 @@
 //! Reads an archive entry by entry, checking each before its bytes are handed out, and the whole against what was signed.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use super::WINDOW_LOG;
 use super::blocks::{BLOCK, Block, Type, read_long_name};
 use super::names::{MAX_NAME_BYTES, Order};
 use crate::manifest::Payload;
 use crate::refusal::Refusal;
+
+/// Read ahead of the compression: one of its blocks.
+const READ_BYTES: usize = 128 << 10;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +21,8 @@ pub enum Kind {
 }
 
 /// The entries of a payload, in order. Memory: the compression's window ([`WINDOW_LOG`]) and one path.
-pub struct Entries<'p, R: Read> {
-    tar: zstd::Decoder<'p, io::BufReader<R>>,
+pub struct Entries<'p, B: BufRead> {
+    tar: zstd::Decoder<'p, B>,
     order: Order,
     payload: &'p Payload,
     entries: u64,
@@ -30,7 +33,7 @@ pub struct Entries<'p, R: Read> {
 }
 
 /// An entry: read it for its bytes; what isn't read is passed over.
-pub struct Entry<'e, 'p, R: Read> {
+pub struct Entry<'e, 'p, B: BufRead> {
     /// Relative path with `/`; plain and below the archive's top.
     pub path: String,
     /// File or folder.
@@ -39,17 +42,27 @@ pub struct Entry<'e, 'p, R: Read> {
     pub mode: u32,
     /// Its bytes.
     pub length: u64,
-    from: &'e mut Entries<'p, R>,
+    from: &'e mut Entries<'p, B>,
 }
 
-impl<'p, R: Read> Entries<'p, R> {
+impl<'p, R: Read> Entries<'p, BufReader<R>> {
     /// Over the compressed payload `from`, whose signed sizes are `payload`.
     ///
     /// # Errors
     /// [`Refusal::Io`] when there is no memory for decompression.
     pub fn new(from: R, payload: &'p Payload) -> Result<Self, Refusal> {
+        Self::buffered(BufReader::with_capacity(READ_BYTES, from), payload)
+    }
+}
+
+impl<'p, B: BufRead> Entries<'p, B> {
+    /// As [`Entries::new`], over what is buffered already.
+    ///
+    /// # Errors
+    /// [`Refusal::Io`] when there is no memory for decompression.
+    pub fn buffered(from: B, payload: &'p Payload) -> Result<Self, Refusal> {
         let io = |error: io::Error| Refusal::Io(error.to_string());
-        let mut tar = zstd::Decoder::new(from).map_err(io)?;
+        let mut tar = zstd::Decoder::with_buffer(from).map_err(io)?;
         tar.window_log_max(WINDOW_LOG).map_err(io)?;
         Ok(Self { tar, order: Order::default(), payload, entries: 0, bytes: 0, open: (0, 0), ended: false })
     }
@@ -58,7 +71,7 @@ impl<'p, R: Read> Entries<'p, R> {
     ///
     /// # Errors
     /// [`Refusal::Archive`] with the name and what is wrong with it; [`Refusal::Content`] where it can't be decompressed.
-    pub fn next_entry(&mut self) -> Result<Option<Entry<'_, 'p, R>>, Refusal> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry<'_, 'p, B>>, Refusal> {
         if self.ended {
             return Ok(None);
         }
@@ -167,7 +180,7 @@ fn unreadable(error: &io::Error) -> Refusal {
     Refusal::Content(format!("the payload can't be decompressed: {error}"))
 }
 
-impl<R: Read> Read for Entry<'_, '_, R> {
+impl<B: BufRead> Read for Entry<'_, '_, B> {
     /// The entry's bytes; an archive that ends within them is an error, not an end.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let want = buffer.len().min(usize::try_from(self.from.open.0).unwrap_or(usize::MAX));

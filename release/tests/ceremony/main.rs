@@ -378,3 +378,24 @@ fn a_frozen_repository_is_noticed() {
     table.online(31, 2);
     table.refresh().unwrap();
 }
+
+#[test]
+fn an_update_of_the_agent_is_built_from_its_one_program_only() {
+    let table = Table::begun();
+    table.draft("0.2.0");
+    let draft = fs::read_to_string(table.path("draft.toml")).unwrap();
+    let draft = draft.replace("\"tree\"", "\"agent\"").replace("services = [\"web\"]\n", "").replace(">=2.0.0", ">=0.1.0");
+    fs::write(table.path("draft.toml"), draft).unwrap();
+    let build = ["build", "--kind", "patch", "draft.toml", "--dir", "agent", "--repository", "repository", "--out", "a.bundle"];
+    let rights = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    let agent = table.path("agent/mainstay-agent");
+    fs::create_dir(table.path("agent")).unwrap();
+    fs::write(&agent, "a program").unwrap();
+    table.refused(64, "one program, mainstay-agent", &build);
+    fs::set_permissions(&agent, rights(0o755)).unwrap();
+    fs::write(table.path("agent/README"), "more").unwrap();
+    table.refused(64, "nothing beside it", &build);
+    fs::remove_file(table.path("agent/README")).unwrap();
+    table.done(&build);
+    assert!(table.path("acme-gateway-agent-0.2.0.payload").exists(), "named apart from the product's 0.2.0");
+}

@@ -14,7 +14,8 @@ impl PatchBox {
         let (top, disk) = (self.folder.path().display(), self.disk.display());
         let start = format!(
             "#!/bin/sh\nif [ -f {top}/web.pid ] && readlink \"/proc/$(cat {top}/web.pid)/exe\" >/dev/null; then exit 0; fi\n\
-             cd /\nsetsid {disk}/tree/current/bin/web 100000 >/dev/null 2>&1 </dev/null &\necho $! >{top}/web.pid\n"
+             cd /\nsetsid {disk}/tree/current/bin/web 100000 >/dev/null 2>&1 </dev/null &\necho $! >{top}/web.pid\n\
+             while readlink \"/proc/$!/exe\" | grep -q -E '/(setsid|[a-z]*sh)$'; do sleep 0.01; done\n"
         );
         let stop = format!(
             "#!/bin/sh\nif [ -f {top}/web.pid ]; then kill -9 \"$(cat {top}/web.pid)\" 2>/dev/null; fi\nrm -f {top}/web.pid\n"

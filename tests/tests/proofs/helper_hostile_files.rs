@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 async fn running() -> Result<PatchBox> {
     let mut patched = PatchBox::set_up(None, "")?;
     patched.start().await?;
+    // It has read its memory when it answers.
+    patched.version().await?;
     Ok(patched)
 }
 

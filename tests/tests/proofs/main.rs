@@ -9,5 +9,6 @@ mod agent_bad_disks;
 mod helper_stories;
 mod helper_guesses;
 mod helper_hostile_files;
+mod agent_update_refused;
 mod helper_kills;
 mod helper_power_cuts;

@@ -24,4 +24,6 @@ mod play;
 mod patch_people;
 mod patches;
 mod patch_pages;
+mod patch_reports;
+mod captured;
 mod own_update;

@@ -6,7 +6,7 @@ use e2e::collector::{Collector, Settings};
 use e2e::database::Engine;
 use e2e::desk::Desk;
 use e2e::patience::{A_WHILE, SOON, eventually};
-use e2e::renewing_box::{NewAgent, RenewingBox, SHIPPED};
+use e2e::renewing_box::{Manager, NewAgent, RenewingBox, SHIPPED};
 use e2e::vendor::Vendor;
 use serde_json::{Value, json};
 
@@ -21,13 +21,13 @@ struct Play {
 }
 
 impl Play {
-    async fn begins() -> Result<Self> {
+    async fn begins(manager: Manager) -> Result<Self> {
         let mut collector = Collector::founded(Engine::Sqlite, Settings { releases: true, ..Settings::default() }).await?;
         let vendor = Vendor::of(&collector).await?;
         collector.start().await?;
         let desk = Desk::of(&collector).await?;
         let engineer = Desk::of_account(&collector.web_url(), &collector.account("lin", "system_engineer").await?).await?;
-        let renewing = RenewingBox::running(&collector.join_string(&[]).await?, &vendor.root).await?;
+        let renewing = RenewingBox::running(&collector.join_string(&[]).await?, &vendor.root, manager).await?;
         let appliance = eventually("the box to say what runs on it", A_WHILE, async || {
             let boxes = desk.list("/appliances").await?;
             let Some(id) = boxes.first().and_then(|one| one["id"].as_str().or(one["appliance_id"].as_str())) else {
@@ -40,16 +40,20 @@ impl Play {
         Ok(Self { collector, desk, engineer, vendor, renewing, appliance })
     }
 
-    /// Publishes a new agent; the file's name and its release's.
-    async fn publishes(&mut self, version: &str, behaves: NewAgent, deadline_s: u32) -> Result<(String, String)> {
-        let (manifest, payload, release) = self.renewing.agent_of(version, behaves, deadline_s)?;
-        let file = self.vendor.publish(&manifest, &payload)?;
-        eventually("the collector to find the file good", A_WHILE, async || {
+    /// Publishes new agents; each file's name and its release's.
+    async fn publishes<const N: usize>(&mut self, agents: [(&str, NewAgent, u32); N]) -> Result<[(String, String); N]> {
+        let mut published = Vec::new();
+        for (version, behaves, deadline_s) in agents {
+            let (manifest, payload, release) = self.renewing.agent_of(version, behaves, deadline_s)?;
+            published.push((self.vendor.publish(&manifest, &payload)?, release));
+        }
+        eventually("the collector to find the files good", A_WHILE, async || {
             let listed = self.collector.command(&["releases", "list"]).await?.stdout;
-            Ok(listed.lines().any(|line| line.contains(&file) && line.contains("good")).then_some(()))
+            let is_good = |file: &str| listed.lines().any(|line| line.contains(file) && line.contains("good"));
+            Ok(published.iter().all(|(file, _)| is_good(file)).then_some(()))
         })
         .await?;
-        Ok((file, release))
+        published.try_into().map_err(|_| anyhow::anyhow!("{N} agents"))
     }
 
     async fn offers(&self, file: &str) -> Result<Value> {
@@ -71,6 +75,16 @@ impl Play {
         ended.await.with_context(|| format!("{seen:#}\n{}", self.renewing.logs()))
     }
 
+    /// A helper of that release runs, and the new agent is on probation with it.
+    async fn still_judges(&self, release: &str) -> Result<()> {
+        eventually("the next helper to judge", SOON, async || {
+            let on_probation = self.renewing.files("list").await?.iter().any(|file| file["step"] == "probation");
+            Ok((on_probation && self.renewing.helper_runs()? == release).then_some(()))
+        })
+        .await
+        .with_context(|| self.renewing.logs())
+    }
+
     async fn everything_runs(&self, release: &str) -> Result<()> {
         let (mut seen, both) = (Vec::new(), [release, release]);
         eventually(&format!("everything to run {release}"), SOON, async || {
@@ -85,8 +99,9 @@ impl Play {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_new_agent_takes_the_old_ones_place_and_the_next_helper_is_the_new_one() -> Result<()> {
-    let mut play = Play::begins().await?;
-    let (file, release) = play.publishes("0.2.0", NewAgent::Good, 60).await?;
+    let mut play = Play::begins(Manager::Nobody).await?;
+    let agents = [("0.2.0", NewAgent::Good, 60), ("0.1.5", NewAgent::Good, 60)];
+    let [(file, release), (older, _)] = play.publishes(agents).await?;
     play.ends(&file, "done").await?;
     play.everything_runs(&release).await?;
 
@@ -98,7 +113,6 @@ async fn a_good_new_agent_takes_the_old_ones_place_and_the_next_helper_is_the_ne
     assert!(play.desk.tickets().await?.is_empty(), "a planned stop is no fault");
 
     // The new helper refuses an older one, and goes back when root says so.
-    let (older, _) = play.publishes("0.1.5", NewAgent::Good, 60).await?;
     assert_eq!(play.ends(&older, "refused").await?["reason"], "version");
     let back = play.renewing.administrator(&["patch", "rollback"]).await?;
     assert_eq!(back.code, 11, "the product was never patched: {}{}", back.stdout, back.stderr);
@@ -108,32 +122,32 @@ async fn a_good_new_agent_takes_the_old_ones_place_and_the_next_helper_is_the_ne
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_new_agent_goes_back_to_the_old_one_with_one_ticket_and_is_not_offered_again() -> Result<()> {
-    let mut play = Play::begins().await?;
-    let table = [
-        ("0.2.0", NewAgent::EndsAtOnce, "unhealthy"),
-        ("0.2.1", NewAgent::Silent, "unhealthy"),
-        ("0.2.2", NewAgent::CutOff, "cannot_reach"),
+    let mut play = Play::begins(Manager::Nobody).await?;
+    let agents = [
+        ("0.2.0", NewAgent::EndsAtOnce, 3),
+        ("0.2.1", NewAgent::Silent, 3),
+        ("0.2.2", NewAgent::CutOff, 5),
+        ("0.2.3", NewAgent::Good, 60),
     ];
-    for (version, behaves, reason) in table {
-        let (file, _) = play.publishes(version, behaves, 5).await?;
+    let [ends_at_once, silent, cut_off, good] = play.publishes(agents).await?;
+    for ((file, _), reason) in [(ends_at_once, "unhealthy"), (silent, "unhealthy"), (cut_off, "cannot_reach")] {
         let offer = play.ends(&file, "rolled_back").await?;
-        assert_eq!(offer["reason"], reason, "{behaves:?}: {offer:#}");
-        play.everything_runs(SHIPPED).await.with_context(|| format!("{behaves:?}"))?;
+        assert_eq!(offer["reason"], reason, "{file}: {offer:#}");
+        play.everything_runs(SHIPPED).await.with_context(|| file.clone())?;
         let again = play.offers(&file).await?;
-        assert!(again["offer_id"].is_null(), "{behaves:?}: it failed there and is not offered again: {again}");
+        assert!(again["offer_id"].is_null(), "{file}: it failed there and is not offered again: {again}");
     }
     let tickets = play.desk.tickets().await?;
     assert_eq!(tickets.len(), 1, "{tickets:#?}");
     assert!(tickets[0].to_string().contains("mainstay-agent"), "it says what failed: {tickets:#?}");
     // The one that is good is not held up by those before it.
-    let (file, release) = play.publishes("0.2.3", NewAgent::Good, 60).await?;
-    play.ends(&file, "done").await?;
-    play.everything_runs(&release).await
+    play.ends(&good.0, "done").await?;
+    play.everything_runs(&good.1).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_line_a_new_agent_is_judged_on_the_box_by_the_old_one_also_after_a_kill() -> Result<()> {
-    let mut play = Play::begins().await?;
+    let mut play = Play::begins(Manager::Sockets).await?;
     let (manifest, payload, release) = play.renewing.agent_of("0.2.0", NewAgent::Good, 6)?;
     let (name, bytes) = play.vendor.signed(&manifest, &payload)?;
     let stick = play.renewing.path(&name);
@@ -153,14 +167,15 @@ async fn without_a_line_a_new_agent_is_judged_on_the_box_by_the_old_one_also_aft
         applied = apply => anyhow::bail!("it ended before the kill: {applied:?}\n{}", play.renewing.logs()),
     }
     assert_eq!(play.renewing.links()?, [release.clone(), SHIPPED.to_owned()], "in probation the old one is proven");
-    play.renewing.kill_helper();
-    play.renewing.start_helper().await?;
-    assert_eq!(play.renewing.helper_runs()?, SHIPPED, "the old one judges");
+    play.renewing.kill_helper()?;
+    play.still_judges(SHIPPED).await?;
     play.everything_runs(&release).await?;
     let known = play.renewing.files("history").await?;
     assert_eq!((&known[0]["step"], &known[0]["reason"][0]), (&json!("done"), &json!("not_reached")), "{known:#?}");
 
     play.collector.link.restore();
+    // A fresh start waits for no back-off.
+    play.renewing.restart_reporter()?;
     eventually("the vendor to hear of it", A_WHILE, async || {
         let told = play.desk.get(&format!("/appliances/{}/patches", play.appliance)).await?;
         let reports = told["reports"].as_array().cloned().unwrap_or_default();

@@ -1,6 +1,8 @@
 //! Signed files, from the vendor's keys to the running version and back: by link, by hand, with bad versions, bad codes and bad lines.
 //! The real agent without rights, the real helper as root, the real collector. Without root they fail.
 
+mod bucket;
+
 use anyhow::{Context as _, Result};
 use e2e::packing::packing;
 use e2e::patience::{A_WHILE, eventually};
@@ -11,6 +13,13 @@ use semver::Version;
 use serde_json::Value;
 
 use crate::play::Play;
+
+/// What no packer makes smaller.
+fn noise(bytes: usize) -> Result<Vec<u8>> {
+    let mut noise = vec![0; bytes];
+    ring::rand::SystemRandom::new().fill(&mut noise).map_err(|_| anyhow::anyhow!("no randomness"))?;
+    Ok(noise)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_patch_approved_at_its_link_with_the_boxs_code_is_installed_and_a_bad_one_goes_back_by_itself() -> Result<()> {
@@ -50,10 +59,7 @@ async fn a_patch_approved_at_its_link_with_the_boxs_code_is_installed_and_a_bad_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_box_that_is_cut_off_in_the_middle_of_a_file_goes_on_where_it_was() -> Result<()> {
     let mut play = Play::begins("[consent]\npatch = \"automatic\"", "max_kib_per_s = 1024").await?;
-    // What no packer makes smaller.
-    let mut noise = vec![0; 8 << 20];
-    ring::rand::SystemRandom::new().fill(&mut noise).map_err(|_| anyhow::anyhow!("no randomness"))?;
-    let file = play.publishes(Version::new(2, 1, 0), &noise).await?;
+    let file = play.publishes(Version::new(2, 1, 0), &noise(8 << 20)?).await?;
     let before = play.scene.collector.link.bytes_passed();
     let offer = Play::offer_id(&play.offers(&file).await?)?;
     eventually("a part of it to be here", A_WHILE, async || {

@@ -32,7 +32,11 @@ impl Play {
         let post = ScriptedMailServer::start(Mood::Accepts).await?;
         let mail = Some(MailWay { port: post.port(), ca_file: None });
         let settings = Settings { mail, releases: true, ..Settings::default() };
-        let mut collector = Collector::founded(Engine::Sqlite, settings).await?;
+        Self::at(Collector::founded(Engine::Sqlite, settings).await?, post, helper, patches).await
+    }
+
+    /// At a collector that was founded, whose mails go to `post`.
+    pub(crate) async fn at(mut collector: Collector, post: ScriptedMailServer, helper: &str, patches: &str) -> Result<Self> {
         // A node reads its online keys when it starts.
         let vendor = Vendor::of(&collector).await?;
         collector.start().await?;

@@ -16,10 +16,11 @@ use super::super::disk::Disk;
 use super::super::engine::{Engine, Plan};
 use super::super::executor::{End, Ended, Runner, Step};
 use super::super::probation::Sight;
+use super::super::readback::hash;
 use super::super::settings::Settings;
 use super::super::state::{How, Install, Seal, Stage, State, Subject};
 use super::super::store::Store;
-use super::super::tree::{PROVEN, hash};
+use super::super::tree::{PROVEN, Tree, is_an_agent};
 use super::simulated::{Draw, SimulatedDisk};
 use super::sweep::{seeds, whole};
 use super::world::{FILE, STATE, waiting};
@@ -40,11 +41,14 @@ enum Fate {
     Harmful,
     /// It serves, but does not reach the collector, which the old one does.
     CutOff,
+    /// The line comes back just when the old one is asked.
+    LateLine,
     /// Nobody reaches the collector.
     Offline,
 }
 
-const FATES: [Fate; 7] = [Fate::Good, Fate::Unfit, Fate::NoStart, Fate::Silent, Fate::Harmful, Fate::CutOff, Fate::Offline];
+const FATES: [Fate; 8] =
+    [Fate::LateLine, Fate::Good, Fate::Unfit, Fate::NoStart, Fate::Silent, Fate::Harmful, Fate::CutOff, Fate::Offline];
 
 const SETTINGS: &str = r#"
 product = "acme"
@@ -70,6 +74,7 @@ struct Appliance {
     time: TimeSource,
     fate: Fate,
     late: bool,
+    line: Arc<Mutex<bool>>,
     payload: Arc<(Vec<u8>, Packed)>,
     old_tree: String,
 }
@@ -101,6 +106,7 @@ impl Runner for Machine {
                     (this.program(OLD).as_str(), Some((1234, 1234))),
                     "the old one, as the reporter"
                 );
+                *this.line.lock().unwrap() = true;
                 if this.fate == Fate::Offline { 69 } else { 0 }
             }
             other => panic!("{other:?}"),
@@ -129,7 +135,8 @@ impl Appliance {
         let old_tree = hash(&disk, &release).unwrap();
         let reporter = Arc::new(Mutex::new(Some(OLD.to_owned())));
         let time = TimeSource::manual(UnixMs(1_800_000_000_000));
-        let this = Self { disk, reporter, time, fate, late: false, payload: Arc::new((bytes, packed)), old_tree };
+        let this =
+            Self { disk, reporter, time, fate, late: false, line: Arc::default(), payload: Arc::new((bytes, packed)), old_tree };
         let mut engine = this.boot().unwrap();
         engine
             .store
@@ -141,7 +148,8 @@ impl Appliance {
 
     fn fork(&self, seed: u64) -> Self {
         let reporter = Arc::new(Mutex::new(self.reporter.lock().unwrap().clone()));
-        Self { disk: self.disk.fork(seed), reporter, time: TimeSource::manual(self.time.now()), ..self.clone() }
+        let line = Arc::new(Mutex::new(*self.line.lock().unwrap()));
+        Self { disk: self.disk.fork(seed), reporter, line, time: TimeSource::manual(self.time.now()), ..self.clone() }
     }
 
     fn points_to(&self, link: &str) -> String {
@@ -170,7 +178,7 @@ impl Appliance {
     /// The helper starts, from `proven`.
     fn boot(&self) -> anyhow::Result<Engine> {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let shipped = || Ok(State::shipped(Version::new(1, 0, 0), "{}".into()));
+        let shipped = || Ok(State::shipped(Version::new(1, 0, 0), "{}".into(), mainstay_shared::time_source::UnixMs(0)));
         let store = Store::open(Arc::clone(&disk), STATE.into(), shipped)?;
         let (proven, state) = (self.points_to(PROVEN), store.state());
         let is_done = state.file(FILE).is_some_and(|file| file.step == PatchStep::Done);
@@ -224,7 +232,12 @@ impl Appliance {
             return None;
         }
         let web = if is_new && self.fate == Fate::Harmful { ServiceState::Down } else { ServiceState::Up };
-        let reached = !(self.fate == Fate::Offline || (is_new && self.fate == Fate::CutOff));
+        let reached = match self.fate {
+            Fate::Offline => false,
+            Fate::LateLine => *self.line.lock().unwrap(),
+            Fate::CutOff => !is_new,
+            _ => true,
+        };
         let exe = Some(PathBuf::from(self.program(&runs)));
         Some(Sight { services: [("web".to_owned(), web)].into(), reached: Some(reached), exe })
     }
@@ -300,6 +313,7 @@ fn every_new_agent_ends_as_it_deserves() {
         (Fate::Silent, PatchStep::RolledBack, "unhealthy"),
         (Fate::Harmful, PatchStep::RolledBack, "unhealthy"),
         (Fate::CutOff, PatchStep::RolledBack, "cannot_reach"),
+        (Fate::LateLine, PatchStep::Done, ""),
         (Fate::Offline, PatchStep::Done, "not_reached"),
     ];
     for (fate, step, reason) in table {
@@ -365,4 +379,22 @@ fn nobody_but_the_new_agent_itself_speaks_for_it() {
     }
     assert_eq!(engine.look(&good), Some((PatchStep::Probation, 50)));
     assert_eq!(engine.look(&good), Some((PatchStep::Done, 100)));
+}
+
+#[test]
+fn a_release_of_the_agent_is_its_one_program_and_nothing_beside() {
+    type Row = (&'static str, &'static [(&'static str, u32)], bool);
+    let table: [Row; 5] = [
+        ("the program", &[(AGENT, 0o755)], true),
+        ("nothing", &[], false),
+        ("another name", &[("agent", 0o755)], false),
+        ("nothing to be run", &[(AGENT, 0o644)], false),
+        ("something beside it", &[(AGENT, 0o755), ("more", 0o644)], false),
+    ];
+    for (what, files, fits) in table {
+        let (disk, dir) = (SimulatedDisk::new(1), Path::new("/releases/x"));
+        disk.make_dir(Path::new("/releases"), 0o755).and_then(|()| disk.make_dir(dir, 0o755)).unwrap();
+        files.iter().for_each(|(name, mode)| drop(disk.create(&dir.join(name), *mode).unwrap()));
+        assert_eq!(is_an_agent(Tree { disk: &disk, dir: Path::new("/") }, "x").is_ok(), fits, "{what}");
+    }
 }

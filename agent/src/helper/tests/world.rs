@@ -18,10 +18,10 @@ use super::super::disk::Disk;
 use super::super::engine::{Engine, Plan};
 use super::super::executor::{End, Ended, Runner, Step};
 use super::super::probation::Sight;
+use super::super::readback::hash;
 use super::super::settings::Settings;
 use super::super::state::{AgreedBy, How, Install, Known, Seal, Stage, State, Subject};
 use super::super::store::Store;
-use super::super::tree::hash;
 use super::simulated::{Draw, SimulatedDisk};
 
 pub(super) const TREE: &str = "/opt/acme";
@@ -147,7 +147,7 @@ impl World {
     /// The helper starts: memory is read, the journal finished or undone.
     pub(super) fn boot(&self) -> anyhow::Result<Engine> {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let shipped = || Ok(State::shipped(Version::new(1, 0, 0), "{}".into()));
+        let shipped = || Ok(State::shipped(Version::new(1, 0, 0), "{}".into(), UnixMs(0)));
         let store = Store::open(Arc::clone(&disk), STATE.into(), shipped)?;
         let runner = Box::new(Machine { world: self.clone() });
         let settings = Arc::new(Settings::read(SETTINGS)?);

@@ -38,7 +38,8 @@ const MAX_ERROR_BYTES: u64 = 16 << 10;
 pub(crate) struct Bucket {
     client: Client,
     bucket: rusty_s3::Bucket,
-    credentials: Credentials,
+    access_key_id: String,
+    secret_key_file: PathBuf,
     prefix: String,
     /// Where copies are made that are to be verified.
     copies: PathBuf,
@@ -52,9 +53,9 @@ impl std::fmt::Debug for Bucket {
 }
 
 impl Bucket {
-    /// Reads the secret key; asks the store nothing.
+    /// Sees that there is a secret key; asks the store nothing.
     pub(super) fn open(settings: &BucketConfig, copies: &Path) -> anyhow::Result<Self> {
-        let secret = secret_key(&settings.secret_key_file)?;
+        secret_key(&settings.secret_key_file)?;
         let endpoint = settings.endpoint.parse().context("releases.endpoint")?;
         let bucket = rusty_s3::Bucket::new(endpoint, UrlStyle::Path, settings.bucket.clone(), settings.region.clone())
             .context("releases.endpoint")?;
@@ -64,9 +65,22 @@ impl Bucket {
             .read_timeout(NEXT_BYTE)
             .build()
             .context("preparing calls to the store")?;
-        let credentials = Credentials::new(settings.access_key_id.clone(), secret);
-        let prefix = settings.prefix.clone();
-        Ok(Self { client, bucket, credentials, prefix, copies: copies.to_owned(), copied: AtomicU64::new(0) })
+        Ok(Self {
+            client,
+            bucket,
+            access_key_id: settings.access_key_id.clone(),
+            secret_key_file: settings.secret_key_file.clone(),
+            prefix: settings.prefix.clone(),
+            copies: copies.to_owned(),
+            copied: AtomicU64::new(0),
+        })
+    }
+
+    /// Read each time: another secret needs no restart.
+    async fn credentials(&self) -> anyhow::Result<Credentials> {
+        let file = self.secret_key_file.clone();
+        let secret = tokio::task::spawn_blocking(move || secret_key(&file)).await??;
+        Ok(Credentials::new(self.access_key_id.clone(), secret))
     }
 
     fn key(&self, shelf: Shelf, name: &str) -> String {
@@ -75,9 +89,10 @@ impl Bucket {
 
     pub(super) async fn list(&self, shelf: Shelf) -> anyhow::Result<Vec<Listed>> {
         let start = self.key(shelf, "");
+        let credentials = self.credentials().await?;
         let (mut found, mut next) = (Vec::new(), None::<String>);
         loop {
-            let mut list = self.bucket.list_objects_v2(Some(&self.credentials));
+            let mut list = self.bucket.list_objects_v2(Some(&credentials));
             list.with_prefix(start.as_str());
             list.with_delimiter("/");
             if let Some(token) = next.take() {
@@ -105,7 +120,7 @@ impl Bucket {
 
     pub(super) async fn metadata(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
         let key = self.key(Shelf::Metadata, name);
-        let request = self.client.get(self.signed(&key)).timeout(SMALL);
+        let request = self.client.get(self.signed(&key).await?).timeout(SMALL);
         match self.send(request).await.with_context(|| key.clone())? {
             Some(answer) => small(answer, MAX_METADATA_BYTES).await.with_context(|| key.clone()).map(Some),
             None => Ok(None),
@@ -140,7 +155,7 @@ impl Bucket {
     async fn part_of(&self, name: &str, mark: &str, bytes: u64, first: u64, count: u64) -> anyhow::Result<Pieces> {
         let key = self.key(Shelf::Files, name);
         let whole = first == 0 && count == bytes;
-        let mut request = self.client.get(self.signed(&key));
+        let mut request = self.client.get(self.signed(&key).await?);
         if !whole {
             request = request.header(header::RANGE, format!("bytes={first}-{}", first + count - 1));
         }
@@ -153,8 +168,8 @@ impl Bucket {
         Ok(Pieces { answer, left: count })
     }
 
-    fn signed(&self, key: &str) -> reqwest::Url {
-        self.bucket.get_object(Some(&self.credentials), key).sign(SIGNED_FOR)
+    async fn signed(&self, key: &str) -> anyhow::Result<reqwest::Url> {
+        Ok(self.bucket.get_object(Some(&self.credentials().await?), key).sign(SIGNED_FOR))
     }
 
     fn endpoint(&self) -> String {

@@ -82,7 +82,7 @@ impl Place {
     pub(crate) fn period(&self) -> Duration {
         Duration::from_secs(match self {
             Self::Folder(_) => 5,
-            Self::Bucket(_) => 15,
+            Self::Bucket(_) => 10,
         })
     }
 
