@@ -46,13 +46,18 @@ start() { # NAME COMMAND...: in the background, its output in logs/NAME.log
   "$@" >"$demo/logs/$name.log" 2>&1 </dev/null &
   pids+=($!)
 }
-wait_for() { # SECONDS WHAT COMMAND...
-  local limit=$((SECONDS + $1)) what=$2
+wait_for() { # SECONDS WHAT COMMAND...: in a terminal it says what it waits for
+  local began_at=$SECONDS limit=$((SECONDS + $1)) what=$2 said=''
   shift 2
   until "$@" >/dev/null 2>&1; do
     [ $SECONDS -lt $limit ] || { tail -n 20 "$demo"/logs/*.log >&2; fail "did not happen in time: $what"; }
+    if [ -t 1 ] && [ $((SECONDS - began_at)) -ge 2 ]; then
+      said=1
+      printf '\r   %s... %s (%s s)%s\e[K' "$dim" "$what" $((SECONDS - began_at)) "$off"
+    fi
     sleep 0.2
   done
+  [ -z "$said" ] || printf '\r\e[K'
 }
 free_port() { /usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 field() { /usr/bin/python3 -c 'import json, sys; value = json.load(sys.stdin)
@@ -277,6 +282,7 @@ PYTHON
   }
 
   chapter 5 'From the ticket: an action, signed offline / 从工单执行已签名的动作'
+  tell 'two of the three signers sign it, each with a key of their own; the collector holds none of these keys'
   build action restart-payments '' <<'TOML'
 product = "acme-gateway"
 name = "restart-payments"
@@ -289,6 +295,7 @@ timeout_s = 30
 min_interval_s = 3600
 TOML
   offer acme-gateway-restart-payments.mpatch false "$ticket"
+  tell 'offered from the ticket; the box fetches it, checks the signatures itself, and waits for the consent of its administrator'
   wait_for 40 'the box has verified the action' waits_on_box action awaiting_consent
   on_the_box action list
   action=$(on_the_box action list --json | field 0.sha256)
@@ -299,7 +306,6 @@ TOML
 
   chapter 6 'A repair: signed by two of three, approved by the link in the mail with the code of the box / 补丁：两人签名，邮件链接批准'
   patch_toml 2.1.0 '>=2.0.0, <2.1.0' '修复账簿超过一百行时收单服务崩溃' 'Card payments no longer crash on a book of more than 100 lines' 60 | build patch repair "$vendor/tree-2.1.0"
-  mails_before=$(find "$demo/mail/box/new" -type f | wc -l)
   offer acme-gateway-2.1.0.mpatch true "$ticket"
   link() { grep -rhoE "$web/p/[A-Za-z0-9_-]+" <(/usr/bin/python3 -c '
 import email, email.policy, glob, sys
@@ -308,7 +314,8 @@ for path in glob.glob(sys.argv[1] + "/*"):
         mail = email.message_from_binary_file(file, policy=email.policy.default)
     print(mail.get_body(("plain",)).get_content())' "$demo/mail/box/new") | sort -u | head -n 1 | grep .; }
   wait_for 40 'the mail with the link arrives' link
-  good "the customer has a mail with a link ($(($(find "$demo/mail/box/new" -type f | wc -l) - mails_before)) mails went out); opening it changes nothing"
+  good 'the customer has a mail with a link; opening it changes nothing'
+  tell "the link: ${bold}$(link)$off (for as long as the demo runs; what it shows now and afterwards)"
   wait_for 60 'the box has fetched and verified the patch' waits_on_box patch awaiting_consent
   on_the_box patch list
   code=$(on_the_box patch list --json | field 0.code)
@@ -316,10 +323,12 @@ for path in glob.glob(sys.argv[1] + "/*"):
   curl -fsS -o "$demo/approved.html" -H "Origin: $web" --data "offer=$offer_id&code=$code" -L "$(link)/approve" || fail 'the approval is taken'
   good 'approved at the page of the link, with the six digits that only the box shows'
   version_is() { [ "$(on_the_box patch status --json | field installed.version)" = "$1" ]; }
+  tell 'the box judges the code, stops the service, swaps the version, starts it, and asks the service three times before it believes it'
   wait_for 90 'version 2.1.0 is installed and believed' version_is 2.1.0
   wait_for 30 'the service answers' curl -fsS "http://127.0.0.1:$shop_port/"
   good "${green}${bold}version 2.1.0 runs, the business service answers$off"
   recovered() { "${collector[@]}" ticket list --json | grep -q '"state": *"recovered"'; }
+  tell 'the ticket recovers once the agent, which asks every 10 s, has seen the service well'
   wait_for 90 'the ticket recovers' recovered
   "${collector[@]}" ticket show "$ticket"
 
@@ -328,6 +337,7 @@ for path in glob.glob(sys.argv[1] + "/*"):
   offer acme-gateway-2.2.0.mpatch false ''
   wait_for 60 'the box has verified it' waits_on_box patch awaiting_consent
   bad=$(on_the_box patch list --json | field 0.sha256)
+  tell 'the administrator installs it; its service answers with errors, and after 8 s without a good answer the box goes back'
   on_the_box patch apply "$bad" --now || true
   wait_for 30 'the old version answers again' curl -fsS "http://127.0.0.1:$shop_port/"
   version_is 2.1.0 || fail 'version 2.1.0 runs again'

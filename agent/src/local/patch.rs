@@ -67,6 +67,8 @@ struct Desk<'a> {
     config: &'a Path,
     state_dir: &'a Path,
     output: Output,
+    /// The last line of progress.
+    told: String,
 }
 
 /// Does it.
@@ -86,7 +88,7 @@ pub(crate) async fn patch(
         order.what,
         PatchCommand::List { .. } | PatchCommand::History { .. } | PatchCommand::Status | PatchCommand::Verify(_)
     );
-    let desk = Desk { helper, config, state_dir, output };
+    let desk = Desk { helper, config, state_dir, output, told: String::new() };
     let ended = desk.perform(order).await;
     if !looks {
         // An agent that does not run tells when it does.
@@ -139,8 +141,8 @@ impl Desk<'_> {
     }
 
     fn ask(&mut self, request: &Request, file: Option<&File>) -> Result<Answer, Failure> {
-        let output = self.output;
-        let answer = self.helper.ask(request, file, &mut |progress| hear(output, &progress)).map_err(unavailable)?;
+        let (output, told) = (self.output, &mut self.told);
+        let answer = self.helper.ask(request, file, &mut |progress| hear(output, told, &progress)).map_err(unavailable)?;
         match answer {
             Answer::Refused { code, detail } => Err(refusal(&code, &detail)),
             answer => Ok(answer),
@@ -196,7 +198,9 @@ impl Desk<'_> {
         let mut found: Vec<_> = self.files()?.into_iter().filter(|file| file.sha256.starts_with(begin)).collect();
         match found.len() {
             1 => Ok(found.remove(0)),
-            0 => Err(usage(format!("{begin}: expected a file, or the beginning of a SHA-256 that `patch list` shows"))),
+            0 => Err(usage(format!(
+                "{begin}: expected a file, the link of a mail, or the beginning of a SHA-256 that `patch list` shows"
+            ))),
             n => Err(usage(format!("{begin}: {n} files begin so; give more of the SHA-256"))),
         }
     }
@@ -288,12 +292,20 @@ impl Desk<'_> {
             PatchStep::Applying | PatchStep::Probation => Exit::TryLater,
         };
         let (code, detail) = &file.reason;
-        Err(Failure::new(exit, anyhow!("{} {detail} {}", print::step(lang, file.step), print::code(code))))
+        Err(Failure::new(exit, anyhow!("{}", print::end(lang, file.step, (code, detail)))))
     }
 }
 
-fn hear(output: Output, progress: &PatchProgress) {
-    if !output.json {
-        eprintln!("{} {} %", print::step(output.lang, progress.step), progress.percent);
+/// Tells how far it is, once.
+fn hear(output: Output, told: &mut String, progress: &PatchProgress) {
+    let step = print::step(output.lang, progress.step);
+    let line = match progress.step {
+        // Nobody knows how long the services will take.
+        PatchStep::Probation => step.to_owned(),
+        _ => format!("{step} {} %", progress.percent),
+    };
+    if !output.json && *told != line {
+        eprintln!("{line}");
+        *told = line;
     }
 }

@@ -184,9 +184,12 @@ fn history_line(w: Words, report: &ReportRow, zone: &str) -> HistoryLine {
     };
     HistoryLine {
         at: when::moment(report.occurred_at, zone),
-        step: w.of("patch_step", &report.step).into_owned(),
+        step: offers_view::step_words(w, &report.kind, &report.step),
         tone,
-        versions: format!("{} {} → {}", report.product, report.from_version, report.to_version),
+        versions: match report.kind.as_str() {
+            "patch" => format!("{} {} → {}", report.product, report.from_version, report.to_version),
+            kind => format!("{} {} {}", w.of("patch_kind", kind), report.product, report.to_version),
+        },
         reason: if report.reason.is_empty() { String::new() } else { w.of("patch_reason", &report.reason).into_owned() },
         way: if report.way == "receipt" { w.t("appliance.by_receipt").into_owned() } else { String::new() },
         detail: report.detail.clone(),

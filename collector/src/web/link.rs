@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use mainstay_shared::patch::{Decision, PatchStep};
 use serde::Deserialize;
 
-use super::offers_view::{Step, steps};
+use super::offers_view::{Step, step_words, steps};
 use super::shell::{PageError, PageResult, Said, Shell, back_to, error_page, page, said};
 use super::upload;
 use crate::appliances::Appliance;
@@ -22,7 +22,7 @@ use crate::flow::receipt_is_read::receipt_is_read;
 use crate::notices::patch_mail::{notes_of, title_of};
 use crate::releases::life::OfferState;
 use crate::releases::links::MOST_DOWNLOADS;
-use crate::releases::{FileState, OfferRow, sending};
+use crate::releases::{FileState, OfferRow, kind_name, sending};
 use crate::words::{Words, when};
 
 /// One box of the link.
@@ -34,6 +34,8 @@ struct BoxRow {
     state: String,
     /// What the box says, and how it is marked.
     told: String,
+    /// The customer's own words.
+    why: String,
     tone: &'static str,
     /// Something was typed and the box has not answered yet.
     waits: bool,
@@ -47,6 +49,8 @@ struct LinkPage {
     shell: Shell,
     said: Option<Said>,
     token: String,
+    /// The language's code, which its forms keep, and the other one's.
+    own: &'static str,
     other: &'static str,
     name: String,
     notes: String,
@@ -58,6 +62,7 @@ struct LinkPage {
     good: bool,
     security: bool,
     boxes: Vec<BoxRow>,
+    any_open: bool,
     downloads_left: i64,
     waits: bool,
 }
@@ -71,9 +76,20 @@ pub(crate) struct Wish {
 }
 
 /// `GET /p/{token}`.
-pub(crate) async fn show(State(world): State<World>, Path(token): Path<String>, Query(wish): Query<Wish>) -> PageResult {
-    let Some(behind) = link_is_used::look(&world, &token).await? else { return Ok(gone(&world)) };
-    let language = wish.l.as_deref().and_then(Language::from_code).unwrap_or(behind.link.language);
+pub(crate) async fn show(
+    State(world): State<World>,
+    Path(token): Path<String>,
+    Query(wish): Query<Wish>,
+    headers: HeaderMap,
+) -> PageResult {
+    let wished = wish.l.as_deref().and_then(Language::from_code);
+    let Some(behind) = link_is_used::look(&world, &token).await? else {
+        // Nothing says any more to whom it was sent: the browser's language.
+        let accepted = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+        let spoken = wished.or_else(|| Language::from_code(accepted?.get(..2)?)).unwrap_or(world.config.language);
+        return Ok(error_page(spoken, StatusCode::NOT_FOUND, "link.gone", ""));
+    };
+    let language = wished.unwrap_or(behind.link.language);
     let shell = Shell::for_link(&world, language);
     let (w, file) = (shell.w, &behind.file);
     let mut boxes = Vec::new();
@@ -88,6 +104,7 @@ pub(crate) async fn show(State(world): State<World>, Path(token): Path<String>, 
     page(&LinkPage {
         said: said(w, wish.said.as_deref()),
         token,
+        own: language.as_str(),
         other: if language == Language::Zh { "en" } else { "zh" },
         notes: notes_of(w, file),
         file: file.file.clone(),
@@ -98,6 +115,7 @@ pub(crate) async fn show(State(world): State<World>, Path(token): Path<String>, 
         good: is_good(&behind),
         security: file.patch().is_some_and(|patch| patch.security_fix),
         downloads_left: (MOST_DOWNLOADS - behind.link.downloads).max(0),
+        any_open: behind.offers.iter().any(|(offer, _)| offer.ended_at.is_none()),
         waits: boxes.iter().any(|row| row.waits),
         boxes,
         shell: shell.titled(title.clone()),
@@ -125,8 +143,9 @@ fn box_row(w: Words, offer: &OfferRow, appliance: &Appliance, site: String) -> B
         name: appliance.name.clone(),
         serial: appliance.serial.clone(),
         site,
-        state: w.of("patch_step", offer.state.as_str()).into_owned(),
+        state: step_words(w, kind_name(offer.kind), offer.state.as_str()),
         told: if offer.reason.is_empty() { String::new() } else { w.of("patch_reason", &offer.reason).into_owned() },
+        why: if offer.reason == "refused_by_customer" { offer.detail.clone() } else { String::new() },
         tone,
         waits,
         open: offer.ended_at.is_none() && before,
@@ -147,26 +166,35 @@ pub(crate) struct Typing {
     reason: String,
 }
 
+/// To the page again, with a word and in the language that it was read in.
+fn back(token: &str, wish: &Wish, word: &str) -> Response {
+    let language = wish.l.as_deref().and_then(Language::from_code);
+    let said = language.map_or_else(|| word.to_owned(), |language| format!("{word}&l={}", language.as_str()));
+    back_to(&format!("/p/{token}"), &said)
+}
+
 /// `POST /p/{token}/approve`.
 pub(crate) async fn approve(
     State(world): State<World>,
     Path(token): Path<String>,
+    Query(wish): Query<Wish>,
     Form(typing): Form<Typing>,
 ) -> Result<Response, PageError> {
-    carry(&world, &token, Typed { offer_id: typing.offer, code: typing.code, decision: Decision::Approve }).await
+    carry(&world, &token, &wish, Typed { offer_id: typing.offer, code: typing.code, decision: Decision::Approve }).await
 }
 
 /// `POST /p/{token}/refuse`.
 pub(crate) async fn refuse(
     State(world): State<World>,
     Path(token): Path<String>,
+    Query(wish): Query<Wish>,
     Form(typing): Form<Typing>,
 ) -> Result<Response, PageError> {
     let decision = Decision::Refuse { reason: typing.reason };
-    carry(&world, &token, Typed { offer_id: typing.offer, code: typing.code, decision }).await
+    carry(&world, &token, &wish, Typed { offer_id: typing.offer, code: typing.code, decision }).await
 }
 
-async fn carry(world: &World, token: &str, typed: Typed) -> Result<Response, PageError> {
+async fn carry(world: &World, token: &str, wish: &Wish, typed: Typed) -> Result<Response, PageError> {
     let word = match link_is_used::decide(world, token, &typed).await? {
         Carried::OnItsWay => "done_typed",
         Carried::NoCode => "refused_no_code",
@@ -175,16 +203,17 @@ async fn carry(world: &World, token: &str, typed: Typed) -> Result<Response, Pag
         Carried::NoReason => "refused_no_reason",
         Carried::NoLink => return Ok(gone(world)),
     };
-    Ok(back_to(&format!("/p/{token}"), word))
+    Ok(back(token, wish, word))
 }
 
 /// `POST /p/{token}/download`: the file, or the rest that a cut left (`Range` with `If-Range`), counted. `patch apply LINK` reads the words.
 pub(crate) async fn download(
     State(world): State<World>,
     Path(token): Path<String>,
+    Query(wish): Query<Wish>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
-    let no = |word: &str| Ok(back_to(&format!("/p/{token}"), word));
+    let no = |word: &str| Ok(back(&token, &wish, word));
     let file = match link_is_used::download(&world, &token).await? {
         Download::File(file) => file,
         Download::Over => return no("refused_offer_over"),
@@ -203,11 +232,12 @@ pub(crate) async fn download(
 pub(crate) async fn receipt(
     State(world): State<World>,
     Path(token): Path<String>,
+    Query(wish): Query<Wish>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, PageError> {
     let Some(behind) = link_is_used::look(&world, &token).await? else { return Ok(gone(&world)) };
     let file = upload::part(&headers, &body, "receipt").unwrap_or_default();
     let read = receipt_is_read(&world, Some(&behind.link.tenant_id), file).await?;
-    Ok(back_to(&format!("/p/{token}"), if read.is_ok() { "done_receipt" } else { "refused_receipt" }))
+    Ok(back(&token, &wish, if read.is_ok() { "done_receipt" } else { "refused_receipt" }))
 }

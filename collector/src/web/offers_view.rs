@@ -27,6 +27,7 @@ pub(crate) struct OfferLine {
     /// 0 to 100 over all steps, for the bar.
     pub(crate) progress: i64,
     pub(crate) open: bool,
+    pub(crate) steps: Vec<Step>,
 }
 
 /// One offer as a line; names are looked up by the caller.
@@ -38,7 +39,7 @@ pub(crate) fn line(w: Words, offer: &OfferRow, appliance: &str, customer: &str, 
         customer: customer.to_owned(),
         file: offer.file.clone(),
         kind: w.of("patch_kind", kind_name(offer.kind)).into_owned(),
-        state: w.of("patch_step", offer.state.as_str()).into_owned(),
+        state: step_words(w, kind_name(offer.kind), offer.state.as_str()),
         tone: tone(offer.state),
         reason: if offer.reason.is_empty() { String::new() } else { w.of("patch_reason", &offer.reason).into_owned() },
         detail: offer.detail.clone(),
@@ -46,6 +47,7 @@ pub(crate) fn line(w: Words, offer: &OfferRow, appliance: &str, customer: &str, 
         made: when::moment(offer.made_at, zone),
         progress: progress(offer),
         open: offer.ended_at.is_none(),
+        steps: steps(w, offer),
     }
 }
 
@@ -81,6 +83,12 @@ pub(crate) fn steps(w: Words, offer: &OfferRow) -> Vec<Step> {
         Ordering::Greater => "ahead",
     };
     words.iter().enumerate().map(|(index, word)| Step { text: w.of("patch_way", word).into_owned(), mood: mood(index) }).collect()
+}
+
+/// A step in words: an action knows no install window.
+pub(crate) fn step_words(w: Words, kind: &str, step: &str) -> String {
+    let group = if kind == "action" && matches!(step, "awaiting_window" | "applying") { "action_step" } else { "patch_step" };
+    w.of(group, step).into_owned()
 }
 
 fn tone(state: OfferState) -> &'static str {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use mainstay_shared::severity::BusinessImpact;
 
+use super::offers_view::step_words;
 use crate::appliances::PatchNews;
 use crate::tickets::store::TimelineEntry;
 use crate::tickets::{ResponseWay, TicketEvent};
@@ -125,7 +126,7 @@ fn tell_patch(w: Words, news: &PatchNews) -> (&'static str, String, String) {
         "rolled_back" | "failed" | "refused" | "unknown" => "bad",
         _ => "plain",
     };
-    let (kind, what) = (w.of("patch_kind", &news.kind), w.of("patch_step", &news.what));
+    let (kind, what) = (w.of("patch_kind", &news.kind), step_words(w, &news.kind, &news.what));
     let mut text = w.with("event.patch", &[("kind", &kind), ("file", &news.file), ("what", &what)]);
     if !news.reason.is_empty() {
         text = w.pair(&text, &w.of("patch_reason", &news.reason));

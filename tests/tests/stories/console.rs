@@ -1,4 +1,4 @@
-//! The console in a real browser: hostile text stays text, pages speak one language, the keyboard and axe find nothing to say.
+//! The console in a real browser: hostile text stays text, pages speak one language.
 
 use anyhow::{Context as _, Result};
 use e2e::both_databases;
@@ -113,7 +113,7 @@ async fn every_page_in_the_browser_speaks_one_language(engine: Engine) -> Result
     browser.close().await
 }
 
-async fn switch_language(browser: &Browser, language: &str) -> Result<()> {
+pub(crate) async fn switch_language(browser: &Browser, language: &str) -> Result<()> {
     let button = browser.find_all(By::Css(format!("form[action='/language'] button[value='{language}']"))).await?;
     if let Some(button) = button.first() {
         button.click().await?;

@@ -24,6 +24,7 @@ mod play;
 mod patch_people;
 mod patches;
 mod bucket;
+mod patch_pages;
 mod patch_reports;
 mod captured;
 mod bad_versions;

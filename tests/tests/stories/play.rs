@@ -109,15 +109,17 @@ impl Play {
 
     /// The page that the mail of the newest offer leads to.
     pub(crate) async fn link(&self) -> Result<String> {
-        eventually("a mail with a link", A_WHILE, async || {
-            let mails = self.post.taken();
-            let text = mails.iter().rev().find_map(|taken| {
-                let at = taken.mail.text.find("/p/")?;
-                Some(taken.mail.text[at..].split(|c: char| c.is_whitespace() || c == '>' || c == '?').next()?.to_owned())
-            });
-            Ok(text.map(|path| format!("{}{path}", self.scene.collector.web_url())))
-        })
-        .await
+        eventually("a mail with a link", A_WHILE, async || Ok(self.link_about(""))).await
+    }
+
+    /// The page of the newest mail that names `file`, if there is one.
+    pub(crate) fn link_about(&self, file: &str) -> Option<String> {
+        let mails = self.post.taken();
+        let path = mails.iter().rev().filter(|taken| taken.mail.text.contains(file)).find_map(|taken| {
+            let at = taken.mail.text.find("/p/")?;
+            taken.mail.text[at..].split(|c: char| c.is_whitespace() || c == '>' || c == '?').next()
+        })?;
+        Some(format!("{}{path}", self.scene.collector.web_url()))
     }
 
     /// A form of the link's page, as a browser sends it; status and where it leads.

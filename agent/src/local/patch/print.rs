@@ -27,8 +27,33 @@ pub(super) fn step(lang: Lang, step: PatchStep) -> &'static str {
 }
 
 /// A code in brackets; nothing for none.
-pub(super) fn code(code: &str) -> String {
+fn code(code: &str) -> String {
     if code.is_empty() { String::new() } else { format!("({code})") }
+}
+
+/// How it ended, and why, in one line.
+pub(super) fn end(lang: Lang, at: PatchStep, (reason, detail): (&str, &str)) -> String {
+    let why = why(lang, (reason, detail));
+    if why.is_empty() { step(lang, at).to_owned() } else { format!("{}{}{why}", step(lang, at), pick(lang, "：", ": ")) }
+}
+
+/// The box's text and its code; in Chinese with the code's meaning before it.
+fn why(lang: Lang, (reason, detail): (&str, &str)) -> String {
+    let meaning = match reason {
+        "unhealthy" => "新版本下业务服务未在期限内恢复",
+        "unhealthy_before" => "安装前业务服务已异常",
+        "script_failed" => "脚本执行失败",
+        "refused_by_customer" => "客户拒绝",
+        "by_administrator" => "由管理员操作",
+        "wrong_code" => "验证码不正确",
+        "too_many_codes" => "验证码错误次数过多",
+        "taken_back" => "厂商已收回",
+        "no_space" => "磁盘空间不足",
+        "bad_signature" | "bad_content" | "bad_format" | "bad_archive" => "文件未通过验证",
+        _ => "",
+    };
+    let meaning = if lang == Lang::Zh { meaning } else { "" };
+    format!("{meaning} {detail} {}", code(reason)).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn coloured(step: PatchStep, text: &str) -> String {
@@ -85,7 +110,7 @@ pub(super) fn file(file: &KnownFile, lang: Lang) {
     say(format_args!("{} {versions}  {}", file.product, coloured(file.step, step(lang, file.step))));
     line(lang, "内容", "what", pick(lang, &file.title.0, &file.title.1));
     line(lang, "说明", "notes", pick(lang, &file.notes.0, &file.notes.1));
-    line(lang, "原因", "why", format!("{} {}", file.reason.1, code(&file.reason.0)).trim());
+    line(lang, "原因", "why", &why(lang, (&file.reason.0, &file.reason.1)));
     line(lang, "时间", "since", &local(file.at));
     line(lang, "SHA-256", "SHA-256", &file.sha256);
     line(lang, "大小（字节）", "bytes", &file.bytes.to_string());
