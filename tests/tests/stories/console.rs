@@ -118,7 +118,12 @@ pub(crate) async fn switch_language(browser: &Browser, language: &str) -> Result
     if let Some(button) = button.first() {
         button.click().await?;
     }
-    Ok(())
+    // Leaving the page at once would call the form back.
+    eventually("the page to change its language", SOON, async || {
+        let shown = browser.execute("return document.documentElement.lang", Vec::new()).await;
+        Ok(shown.is_ok_and(|lang| lang.json().as_str().is_some_and(|lang| lang.starts_with(language))).then_some(()))
+    })
+    .await
 }
 
 /// The page's own words: what users and agents wrote (`data-text`), code and times left out.
