@@ -12,6 +12,8 @@ use crate::refusal::Refusal;
 
 /// A manifest's most bytes.
 pub const MAX_BYTES: u64 = 256 << 10;
+/// A version's most characters, what stands behind `-` and `+` included.
+pub const MAX_VERSION_CHARS: usize = 64;
 /// The format that this program writes and reads.
 pub const FORMAT: u32 = 1;
 
@@ -223,11 +225,15 @@ pub struct Withdrawal {
 }
 
 impl Manifest {
-    /// Reads a manifest whose bytes were already checked against the signed hash.
+    /// Reads a manifest whose bytes were already checked against the signed hash. Whoever only repeats what an unchecked one says of itself
+    /// is told no longer product, name or version than a checked one may have.
     ///
     /// # Errors
     /// [`Refusal::Format`] with the place.
     pub fn read(bytes: &[u8]) -> Result<Self, Refusal> {
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(Refusal::Format(format!("manifest: {} bytes; at most {MAX_BYTES} are accepted", bytes.len())));
+        }
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| Refusal::Format(format!("manifest: {error}")))?;
         if manifest.format != FORMAT {
             return Err(Refusal::Format(format!("manifest: format {}; this version reads {FORMAT}", manifest.format)));
@@ -236,6 +242,12 @@ impl Manifest {
             return Err(Refusal::Format(
                 "manifest: product and name: expected lower-case letters, digits, dots and dashes".into(),
             ));
+        }
+        let version_chars = manifest.version.to_string().len();
+        if version_chars > MAX_VERSION_CHARS {
+            return Err(Refusal::Format(format!(
+                "manifest: version: {version_chars} characters; at most {MAX_VERSION_CHARS} are accepted"
+            )));
         }
         Ok(manifest)
     }
@@ -296,4 +308,29 @@ impl Manifest {
 pub fn is_word(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     (1..=64).contains(&text.len()) && text.chars().all(fits) && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::manifest;
+
+    fn read(version: &str, title: &str) -> Result<Manifest, Refusal> {
+        let list = Body::Withdrawal(Withdrawal { manifests: BTreeSet::new() });
+        let mut written = manifest("w-1".into(), version.parse().unwrap(), list);
+        title.clone_into(&mut written.title.en);
+        Manifest::read(&serde_json::to_vec(&written).unwrap())
+    }
+
+    #[test]
+    fn neither_a_manifest_nor_its_version_is_longer_than_told() {
+        assert!(read(&format!("2.1.0-{}", "a".repeat(58)), "").is_ok());
+        for (what, version, title) in [
+            ("a version of 65 characters", format!("2.1.0-{}", "a".repeat(59)), String::new()),
+            ("likewise, behind a plus", format!("2.1.0+{}", "a".repeat(59)), String::new()),
+            ("more than 256 KiB", "2.1.0".into(), "t".repeat(256 << 10)),
+        ] {
+            assert!(matches!(read(&version, &title), Err(Refusal::Format(_))), "{what}");
+        }
+    }
 }

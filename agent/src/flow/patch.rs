@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_shared::directive::Directive;
+use mainstay_shared::limits::{MAX_NAME_CHARS, MAX_TEXT_CHARS, clean_text};
 use mainstay_shared::patch::{Decision, Installed, PatchReport, PatchStep};
 use mainstay_shared::record::Payload;
 use mainstay_shared::time_source::TimeSource;
@@ -296,23 +297,11 @@ impl Patching {
             }
             for report in reports {
                 let number = report.number;
-                self.spool_report(report).await?;
+                spool_report(&self.spool, report).await?;
                 if !self.desk.keep(|book| book.last_report = number).await {
                     return Ok(());
                 }
             }
-        }
-    }
-
-    async fn spool_report(&self, report: PatchReport) -> Result<(), SpoolError> {
-        let mut short = report.clone();
-        match self.spool.push(Payload::Patch(report)).await {
-            Err(SpoolError::TooLarge { .. }) => {
-                let begin = short.output.chars().count().saturating_sub(SHORT_OUTPUT_CHARS);
-                short.output = short.output.chars().skip(begin).collect();
-                self.spool.push(Payload::Patch(short)).await.map(drop)
-            }
-            pushed => pushed.map(drop),
         }
     }
 
@@ -364,6 +353,31 @@ impl Patching {
         }
         self.desk.keeper.tidy();
     }
+}
+
+/// Whole; else with the end of its output; else what it is about alone: one that can't leave keeps nothing waiting behind it.
+pub(super) async fn spool_report(spool: &Spool, report: PatchReport) -> Result<(), SpoolError> {
+    let mut short = report.clone();
+    let begin = short.output.chars().count().saturating_sub(SHORT_OUTPUT_CHARS);
+    short.output = short.output.chars().skip(begin).collect();
+    let stub = stub(report.clone());
+    for form in [report, short, stub] {
+        let number = form.number;
+        match spool.push(Payload::Patch(form)).await {
+            Err(SpoolError::TooLarge { bytes }) => tracing::warn!(number, bytes, "a report of the helper's is too large and cut"),
+            pushed => return pushed.map(drop),
+        }
+    }
+    Ok(())
+}
+
+fn stub(mut report: PatchReport) -> PatchReport {
+    let words = [&mut report.sha256, &mut report.product, &mut report.to_version, &mut report.reason];
+    let words = words.into_iter().chain(&mut report.offer_id).chain(&mut report.from_version);
+    words.for_each(|word| *word = clean_text(word, MAX_NAME_CHARS));
+    report.detail = clean_text(&report.detail, MAX_TEXT_CHARS);
+    report.output.clear();
+    report
 }
 
 fn begin_anew(held: &mut Held) {

@@ -13,6 +13,7 @@ use mainstay_shared::enrolment::Hardware;
 use mainstay_shared::fault::{FaultChange, FaultChangeKind, FaultGrounds, FaultKey, Level};
 use mainstay_shared::heartbeat::PollReply;
 use mainstay_shared::ids::{CollectorEpoch, Nonce, RecordId};
+use mainstay_shared::patch::{PatchKind, PatchReport, PatchStep};
 use mainstay_shared::record::{Folded, Payload, Record, Samples, TestMessage};
 use mainstay_shared::report::{ReportReply, ReportRequest};
 use mainstay_shared::time_source::{TimeSource, UnixMs};
@@ -20,6 +21,7 @@ use ring::rand::SystemRandom;
 use tokio::sync::watch as cell;
 
 use super::contact::Contact;
+use super::patch::spool_report;
 use super::poll::{self, Polling};
 use super::report::{self, Reporting, StaleEpoch};
 use super::watch::Current;
@@ -324,4 +326,39 @@ async fn samples_wait_for_the_poll_under_way_and_use_its_connection() {
     let asked: Vec<String> = bench.stand_in.asked().into_iter().map(|asked| asked.path).collect();
     let ours = asked.iter().position(|path| path == PATH_POLL).map(|first| &asked[first..]);
     assert_eq!(ours.unwrap(), [PATH_POLL, PATH_REPORTS], "the poll was answered first");
+}
+
+#[tokio::test]
+async fn a_report_of_the_helper_that_is_too_large_for_a_record_goes_as_what_it_is_about_and_those_behind_it_go_too() {
+    let bench = Bench::new().await;
+    let plain = PatchReport {
+        number: 1,
+        offer_id: Some("a".repeat(32)),
+        sha256: "b".repeat(64),
+        kind: PatchKind::Patch,
+        product: "acme".into(),
+        from_version: None,
+        to_version: "2.1.0".into(),
+        step: PatchStep::Refused,
+        reason: "bad_content".into(),
+        detail: String::new(),
+        output: String::new(),
+    };
+    let long = "x".repeat(100 << 10);
+    let sent = [
+        PatchReport { output: long.clone(), ..plain.clone() },
+        PatchReport { number: 2, to_version: long.clone(), output: long.clone(), ..plain.clone() },
+        PatchReport { number: 3, product: long.clone(), detail: long, ..plain.clone() },
+        PatchReport { number: 4, ..plain },
+    ];
+    for report in sent {
+        spool_report(&bench.spool, report).await.unwrap();
+    }
+    let told: Vec<_> = bench.deliver().await.into_iter().map(|record| record.payload).collect();
+    let told = told.iter().map(|payload| match payload {
+        Payload::Patch(report) => (report.number, report.step, report.reason.as_str(), report.output.len()),
+        other => panic!("{other:?}"),
+    });
+    let refused = |number, output| (number, PatchStep::Refused, "bad_content", output);
+    assert_eq!(told.collect::<Vec<_>>(), [refused(1, 4000), refused(2, 0), refused(3, 0), refused(4, 0)]);
 }

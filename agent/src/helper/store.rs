@@ -1,8 +1,8 @@
 //! The durable state on the disk: two slots written in turn, each whole, each with its own sum.
 //!
 //! `state.0` and `state.1` in the state folder: a line of SHA-256 in hex, then JSON. The higher sequence counts; a slot that does not match
-//! its sum is set aside and counted, and the other, one step older, is taken: the steps are such that going on from there is right (the
-//! journal is written before the deed). Both damaged: nothing is begun, ever, from nothing, for the floors would be gone (R22).
+//! its sum, or can't be read, is set aside and counted, and the other, one step older, is taken: the steps are such that going on from there
+//! is right (the journal is written before the deed). Both damaged: nothing is begun, ever, from nothing, for the floors would be gone (R22).
 //! It must never be changed but through [`Store::change`].
 
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use ring::digest;
 use super::disk::{self, Disk};
 use super::state::State;
 
+/// Of a slot: no more is written, since no more is read.
 const MAX_BYTES: u64 = 8 << 20;
 
 /// What is published to those who only look.
@@ -57,8 +58,13 @@ impl Store {
         let paths = [dir.join("state.0"), dir.join("state.1")];
         let mut damaged = 0;
         let mut best: Option<Box<State>> = None;
+        let mut unreadable = None;
         for path in &paths {
-            match read_slot(&*disk, path).with_context(|| path.display().to_string())? {
+            let slot = read_slot(&*disk, path).unwrap_or_else(|error| {
+                unreadable = Some(anyhow::Error::new(error).context(path.display().to_string()));
+                Slot::Damaged
+            });
+            match slot {
                 Slot::Empty => {}
                 Slot::Damaged => {
                     tracing::error!("{}: damaged, set aside", path.display());
@@ -66,6 +72,11 @@ impl Store {
                 }
                 Slot::Whole(state) => best = best.filter(|b| b.sequence > state.sequence).or(Some(state)),
             }
+        }
+        match unreadable {
+            Some(error) if best.is_none() => return Err(error),
+            Some(error) => tracing::error!("{error:#}"),
+            None => {}
         }
         anyhow::ensure!(
             best.is_some() || damaged == 0,
@@ -126,7 +137,7 @@ impl Store {
     /// Changes it, durably: when this returns, it is on the disk; when it fails, nothing has changed in memory.
     ///
     /// # Errors
-    /// What the disk said.
+    /// What the disk said, or that it would be more than can be read again.
     pub(super) fn change<T>(&mut self, change: impl FnOnce(&mut State) -> T) -> std::io::Result<T> {
         let mut next = State::clone(&self.state);
         let result = change(&mut next);
@@ -135,9 +146,60 @@ impl Store {
         let mut bytes = digest_hex(&json).into_bytes();
         bytes.push(b'\n');
         bytes.extend_from_slice(&json);
+        if bytes.len() as u64 > MAX_BYTES {
+            let told = format!("the helper's memory would be {} bytes; at most {MAX_BYTES} are written", bytes.len());
+            return Err(std::io::Error::other(told));
+        }
         disk::replace(&*self.disk, &self.dir.join(format!("state.{}", next.sequence % 2)), &bytes)?;
         self.state = Arc::new(next);
         *self.published.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.state);
         Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use mainstay_shared::time_source::UnixMs;
+    use semver::Version;
+
+    use super::super::disk::MachineDisk;
+    use super::*;
+
+    fn opened(dir: &Path) -> anyhow::Result<Store> {
+        let shipped = || Ok(State::shipped(Version::new(2, 0, 0), String::new(), UnixMs(1)));
+        Store::open(Arc::new(MachineDisk), dir.to_owned(), shipped)
+    }
+
+    #[test]
+    fn a_memory_that_could_not_be_read_again_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = opened(dir.path()).unwrap();
+        let before = store.state().clone();
+        for _ in 0..2 {
+            assert!(store.change(|state| state.features.insert("x".repeat(8 << 20))).is_err());
+        }
+        assert_eq!(*store.state(), before);
+        store.change(|state| state.wrong_codes = 7).unwrap();
+        assert_eq!(opened(dir.path()).unwrap().state().wrong_codes, 7);
+    }
+
+    #[test]
+    fn a_slot_that_cannot_be_read_does_not_hide_the_other() {
+        for which in ["state.0", "state.1"] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut store = opened(dir.path()).unwrap();
+            store.change(|state| state.wrong_codes = 7).unwrap();
+            store.change(|state| state.failed.insert("f".into())).unwrap();
+            std::fs::write(dir.path().join(which), vec![b'x'; 9 << 20]).unwrap();
+            let again = opened(dir.path()).unwrap();
+            assert_eq!((again.state().wrong_codes, again.state().damages), (7, 1), "{which}");
+            drop(again);
+            assert_eq!(opened(dir.path()).unwrap().state().damages, 1, "{which}: it is written anew");
+            std::fs::write(dir.path().join("state.0"), vec![b'x'; 9 << 20]).unwrap();
+            std::fs::write(dir.path().join("state.1"), vec![b'x'; 9 << 20]).unwrap();
+            assert!(opened(dir.path()).is_err(), "nothing is begun from nothing");
+        }
     }
 }

@@ -247,7 +247,7 @@ impl Helper {
             kind: manifest.as_ref().map_or(PatchKind::Patch, Manifest::kind),
             product: manifest.as_ref().map_or_else(String::new, |m| m.subject().to_owned()),
             from_version: None,
-            to_version: manifest.as_ref().map_or_else(String::new, |m| m.version.to_string()),
+            to_version: manifest.as_ref().map_or_else(String::new, |m| clean_text(&m.version.to_string(), MAX_NAME_CHARS)),
             step: PatchStep::Refused,
             reason: why.code().to_owned(),
             detail: clean_text(&why.to_string(), MAX_TEXT_CHARS),

@@ -12,8 +12,10 @@ use e2e::bent::{Row, refused_at_once, signed_archive, signed_with_another_tree};
 use e2e::footprint::Footprint;
 use e2e::packing::{Packing, packing, signed_patch};
 use e2e::patch_box::{PatchBox, REPORTER, sha256_of};
+use mainstay_patchkit::file::Header;
 use mainstay_patchkit::manifest::{Body, Withdrawal};
-use mainstay_patchkit::sample::{Vendor, manifest, tree_patch};
+use mainstay_patchkit::sample::{Vendor, manifest, tree_patch, whole};
+use mainstay_shared::limits::MAX_RECORD_BYTES;
 use semver::Version;
 use serde_json::{Value, json};
 
@@ -32,6 +34,17 @@ fn all(patched: &PatchBox) -> Result<Footprint> {
 
 async fn taken(patched: &PatchBox, file: &[u8]) -> Result<Value> {
     patched.ask(REPORTER, json!({"verb": "take", "offer_id": null}), Some(file)).await
+}
+
+/// What the helper has told since the report with this number, each small enough to leave the box; and the last one's number.
+async fn reports_after(patched: &PatchBox, after: u64) -> Result<(Vec<Value>, u64)> {
+    let reports = patched.ask(REPORTER, json!({"verb": "reports", "after": after}), None).await?;
+    let reports = reports.as_array().context("reports")?.clone();
+    for report in &reports {
+        ensure!(report.to_string().len() < MAX_RECORD_BYTES / 2, "a report of {} bytes", report.to_string().len());
+    }
+    let last = reports.last().and_then(|report| report["number"].as_u64()).unwrap_or(after);
+    Ok((reports, last))
 }
 
 /// Taken and agreed to by root: what beginning it comes to.
@@ -69,6 +82,43 @@ async fn a_refused_file_changes_no_byte_and_the_next_good_one_installs() -> Resu
     }
     ensure!(patched.judge(("", "")).await? == "old");
     installs(&patched, "2.1.0", &good).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_refused_file_says_of_itself_fills_neither_the_reports_nor_the_memory() -> Result<()> {
+    let mut patched = running().await?;
+    let good = packing("/bin/sleep", b"new")?;
+    let header = Vendor::default().header(&tree_patch(Version::new(2, 1, 0), &good.packed))?;
+    // Nobody signed these: they are repeated to the vendor as what was refused.
+    let saying = |field: &str, length: usize| {
+        let mut text: Value = serde_json::from_slice(&header.manifest)?;
+        text[field] = match field {
+            "title" => json!({"zh": "", "en": "x".repeat(length)}),
+            _ => json!(format!("2.1.0-{}", "x".repeat(length))),
+        };
+        Ok::<_, anyhow::Error>(whole(&Header { manifest: text.to_string().into_bytes(), ..header.clone() }, &good.bytes)?)
+    };
+    let offered = |number: usize| json!({"verb": "take", "offer_id": format!("{number:032x}")});
+    let (_, mut last) = reports_after(&patched, 0).await?;
+    let rows = [("version", 60), ("version", 100 << 10), ("title", 100 << 10)];
+    for (number, (field, length)) in rows.into_iter().chain([("version", 2_900_000); 3]).enumerate() {
+        let told = patched.ask(REPORTER, offered(number), Some(&saying(field, length)?)).await?;
+        ensure!(told["answer"] == "refused", "{field} of {length}: {}", told["answer"]);
+        let (reports, number) = reports_after(&patched, last).await?;
+        let [report] = &reports[..] else { anyhow::bail!("{field} of {length}: {} reports", reports.len()) };
+        ensure!(report["step"] == "refused" && report["reason"] == told["code"], "{report}");
+        last = number;
+    }
+    for slot in patched.memory()?.values() {
+        ensure!(slot.len() < 256 << 10, "a memory of {} bytes", slot.len());
+    }
+    patched.kill();
+    patched.start().await?;
+    ensure!(reports_after(&patched, last).await?.0.is_empty());
+    installs(&patched, "2.1.0", &good).await?;
+    let (reports, _) = reports_after(&patched, last).await?;
+    ensure!(reports.last().is_some_and(|report| report["step"] == "done"), "{reports:?}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
