@@ -1,9 +1,9 @@
 //! `mainstay-agent helper`: the socket, who speaks, and one at a time who changes anything.
 //!
 //! The socket is systemd's (standard input) or made here. A thread per caller, few of them; looking is answered from what is published,
-//! everything else waits for the one pair of hands, or is told "busy". It must never answer anybody but root and the reporter, and never
-//! end while a version is on probation. Started by systemd it ends a minute after the last thing was done; once another release of the
-//! agent is proven, at once: systemd starts that one, or it becomes that one.
+//! everything else waits for the one pair of hands, or is told "busy". It must never answer anybody but root and the reporter, let the
+//! reporter keep root out, nor end while a version is on probation. Started by systemd it ends a minute after the last thing was done;
+//! once another release of the agent is proven, at once: systemd starts that one, or it becomes that one.
 
 use std::fs::Permissions;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -12,10 +12,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mainstay_patchkit::refusal::Refusal;
 use mainstay_shared::patch::AGENT;
 use mainstay_shared::time_source::TimeSource;
 use ring::rand::SystemRandom;
@@ -25,22 +26,26 @@ use super::engine::Engine;
 use super::executor::Executor;
 use super::lines::{Caller, Received};
 use super::protocol::{Answer, Request};
-use super::quarantine::Quarantine;
+use super::quarantine::{Incoming, Quarantine};
 use super::settings::Settings;
 use super::state::State;
 use super::store::{Published, Store};
 use super::tree::PROVEN;
-use super::verbs::{Helper, Speaker, refused};
+use super::verbs::{Helper, Speaker, refusal, refused};
 use super::view::{self, View};
 use crate::atomic_file;
 
-/// Callers at once.
-const MAX_CALLERS: usize = 16;
+/// Callers at once who are root.
+const MAX_ROOTS: usize = 8;
+/// Callers at once who are not: however many hang, root is heard.
+const MAX_OTHERS: usize = 8;
 /// Started by systemd, it ends so long after the last caller.
 const IDLE: Duration = Duration::from_secs(60);
 /// Another release is proven: it ends so long after the last thing was done.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
-/// How long a caller waits for the hands before it is told that they are busy.
+/// And at the latest so long after it was proven, though callers hang or go on asking.
+const LAST_ANSWERS_END: Duration = Duration::from_secs(10);
+/// How long a caller waits for the hands, or for its turn to have a file copied, before it is told that they are busy.
 const HANDS_FREE: Duration = Duration::from_secs(5);
 /// A caller's thread needs little.
 const STACK_BYTES: usize = 512 << 10;
@@ -51,8 +56,11 @@ struct Shared {
     settings: Arc<Settings>,
     quarantine: Quarantine,
     time: TimeSource,
-    callers: AtomicUsize,
+    roots: AtomicUsize,
+    others: AtomicUsize,
     copies: AtomicU64,
+    /// The reporter's files are copied one at a time: what is free is judged before each.
+    copying: Mutex<()>,
     /// Something was done: the main thread looks when to wake again.
     done: (Mutex<u64>, Condvar),
 }
@@ -123,8 +131,10 @@ fn open(settings: Arc<Settings>, time: TimeSource) -> anyhow::Result<Shared> {
         settings,
         quarantine,
         time,
-        callers: AtomicUsize::new(0),
+        roots: AtomicUsize::new(0),
+        others: AtomicUsize::new(0),
         copies: AtomicU64::new(0),
+        copying: Mutex::new(()),
         done: Default::default(),
     })
 }
@@ -150,18 +160,23 @@ fn listener(settings: &Settings) -> anyhow::Result<(UnixListener, bool)> {
 /// The main thread: deadlines pass though nobody calls; idle, it ends. Whether it ends for another release.
 fn watch_time(shared: &Shared, by_systemd: bool) -> bool {
     let (count, changed) = &shared.done;
+    let mut end = None;
     loop {
         let seen = *count.lock().unwrap_or_else(PoisonError::into_inner);
         let (left, renewed) = {
             let mut hands = shared.hands.lock().unwrap_or_else(PoisonError::into_inner);
             (hands.engine.tick(), hands.engine.renewed)
         };
+        let mono = shared.time.monotonic();
+        let ends_by = renewed.then(|| *end.get_or_insert(mono.saturating_add(LAST_ANSWERS_END)));
+        let is_late = ends_by.is_some_and(|end| end <= mono);
         let guard = count.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = if renewed { LAST_ANSWERS } else { IDLE };
+        let idle = ends_by.map_or(IDLE, |end| LAST_ANSWERS.min(end.saturating_sub(mono)));
         let wait = left.map_or(idle, |left| left.max(Duration::from_millis(10)));
         let woken = changed.wait_timeout_while(guard, wait, |count| *count == seen);
         let timed_out = woken.map_or(true, |(_, waited)| waited.timed_out());
-        if (by_systemd || renewed) && left.is_none() && timed_out && shared.callers.load(Ordering::SeqCst) == 0 {
+        let is_quiet = timed_out && [&shared.roots, &shared.others].iter().all(|callers| callers.load(Ordering::SeqCst) == 0);
+        if (by_systemd || renewed) && left.is_none() && (is_quiet || is_late) {
             return renewed;
         }
     }
@@ -178,27 +193,39 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
                 continue;
             }
         };
-        if shared.callers.fetch_add(1, Ordering::SeqCst) >= MAX_CALLERS {
-            shared.callers.fetch_sub(1, Ordering::SeqCst);
-            continue;
-        }
         let serving = Arc::clone(shared);
         let thread = std::thread::Builder::new().name("caller".into()).stack_size(STACK_BYTES);
+        let peer = match rustix::net::sockopt::socket_peercred(&stream) {
+            Ok(peer) => peer,
+            Err(error) => {
+                tracing::warn!("a caller without a name: {error}");
+                continue;
+            }
+        };
+        let is_root = peer.uid.is_root();
+        let (callers, most) = shared.places(is_root);
+        if callers.fetch_add(1, Ordering::SeqCst) >= most {
+            callers.fetch_sub(1, Ordering::SeqCst);
+            continue;
+        }
         let started = thread.spawn(move || {
-            serve_caller(&serving, stream);
-            serving.callers.fetch_sub(1, Ordering::SeqCst);
+            serve_caller(&serving, stream, &peer);
+            serving.places(is_root).0.fetch_sub(1, Ordering::SeqCst);
         });
         if started.is_err() {
-            shared.callers.fetch_sub(1, Ordering::SeqCst);
+            callers.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
 
-fn serve_caller(shared: &Shared, stream: UnixStream) {
-    let peer = match rustix::net::sockopt::socket_peercred(&stream) {
-        Ok(peer) => peer,
-        Err(error) => return tracing::warn!("a caller without a name: {error}"),
-    };
+impl Shared {
+    /// How many such callers there are, and may be.
+    fn places(&self, is_root: bool) -> (&AtomicUsize, usize) {
+        if is_root { (&self.roots, MAX_ROOTS) } else { (&self.others, MAX_OTHERS) }
+    }
+}
+
+fn serve_caller(shared: &Shared, stream: UnixStream, peer: &rustix::net::UCred) {
     let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).ok();
     let who = match peer.uid.as_raw() {
         0 => Some(Speaker::Root),
@@ -241,13 +268,15 @@ fn answer(
         Request::Installed => return Answer::Installed(Some(view::installed(&state, &shared.settings))),
         _ => {}
     }
-    // Copied before the hands are taken: a slow disk of the caller's keeps nobody else waiting.
-    let mark = shared.copies.fetch_add(1, Ordering::SeqCst);
-    let incoming = match file.map(|file| shared.quarantine.copy(file, mark)).transpose() {
-        Ok(incoming) => incoming,
-        Err(why) => return refused(why.code(), why.to_string()),
+    let incoming = match file.filter(|_| matches!(request, Request::Take { .. } | Request::Verify)) {
+        Some(file) => match copied(shared, file, who) {
+            Some(Ok(incoming)) => Some(incoming),
+            Some(Err(why)) => return refusal(&why),
+            None => return refused("busy", "another file is being copied"),
+        },
+        None => None,
     };
-    let Some(mut hands) = hands(shared) else {
+    let Some(mut hands) = soon(&shared.hands, &shared.time) else {
         return refused("busy", "another file is being applied");
     };
     let answer = hands.answer(request, incoming, (who, pid), &mut |answer| caller.tell(&answer));
@@ -258,15 +287,27 @@ fn answer(
     answer
 }
 
-/// The one pair of hands, if it is free soon: a lock of the standard library can't be waited for with a limit.
-fn hands(shared: &Shared) -> Option<std::sync::MutexGuard<'_, Helper>> {
-    let began = shared.time.monotonic();
+/// A file, copied before the hands are taken: a slow disk of the caller's keeps nobody else waiting but its like. None: it is not its turn.
+fn copied(shared: &Shared, file: OwnedFd, who: Speaker) -> Option<Result<Incoming, Refusal>> {
+    let turn = match who {
+        Speaker::Root => None,
+        Speaker::Reporter => Some(soon(&shared.copying, &shared.time)?),
+    };
+    let mark = shared.copies.fetch_add(1, Ordering::SeqCst);
+    let incoming = shared.quarantine.copy(file, mark);
+    drop(turn);
+    Some(incoming)
+}
+
+/// What the lock guards, if it is free soon: a lock of the standard library can't be waited for with a limit.
+fn soon<'l, T>(lock: &'l Mutex<T>, time: &TimeSource) -> Option<MutexGuard<'l, T>> {
+    let began = time.monotonic();
     loop {
-        match shared.hands.try_lock() {
-            Ok(hands) => return Some(hands),
-            // Whoever panicked has left the journal; what it tells is finished at the next request.
+        match lock.try_lock() {
+            Ok(guard) => return Some(guard),
+            // Whoever panicked with the hands has left the journal; what it tells is finished at the next request.
             Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) if shared.time.monotonic().saturating_sub(began) > HANDS_FREE => return None,
+            Err(TryLockError::WouldBlock) if time.monotonic().saturating_sub(began) > HANDS_FREE => return None,
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
         }
     }

@@ -7,6 +7,7 @@ mod agent_random_kills;
 mod agent_power_cuts;
 mod agent_bad_disks;
 mod helper_stories;
+mod helper_callers;
 mod helper_guesses;
 mod helper_hostile_files;
 mod agent_update_refused;
