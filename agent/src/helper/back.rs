@@ -3,6 +3,8 @@
 //! A part of `engine`. Everything here can be cut again and begun again. It must never leave services stopped that ran, nor call something
 //! rolled back that is not.
 
+use std::time::Duration;
+
 use mainstay_patchkit::refusal::Refusal;
 use mainstay_shared::patch::{PatchKind, PatchStep};
 
@@ -11,6 +13,8 @@ use super::engine::{Engine, Failure, MAX_ATTEMPTS};
 use super::rules::{self, INTERRUPTED, MAX_ROUNDS, Recovery};
 use super::state::{How, Install, Job, Previous, Stage, State, Subject, Work};
 
+/// So long after a fault what it has left in the journal is taken up again.
+pub(super) const AGAIN: Duration = Duration::from_secs(30);
 /// A rollback that the administrator asked for.
 const BY_ADMINISTRATOR: &str = "by_administrator";
 
@@ -20,6 +24,32 @@ impl Engine {
     /// # Errors
     /// When the journal can't be written.
     pub(super) fn recover(&mut self) -> std::io::Result<()> {
+        self.take_up(true)
+    }
+
+    /// The same with what a fault has left while this helper runs: no crash is counted.
+    ///
+    /// # Errors
+    /// When the journal can't be written.
+    pub(super) fn take_up_again(&mut self) -> std::io::Result<()> {
+        self.take_up(false)
+    }
+
+    /// [`Engine::take_up_again`] when it is time: whoever could call may be what was stopped. How long until then; none: nothing is left.
+    pub(super) fn take_up_in_time(&mut self) -> Option<Duration> {
+        let now = self.time.monotonic();
+        match self.again_at {
+            _ if self.state().job.is_none() => {}
+            Some(at) if at > now => return Some(at.saturating_sub(now)),
+            Some(_) => log_if(self.take_up_again()),
+            None => {}
+        }
+        let is_left = self.state().job.is_some() && self.watch.is_none();
+        self.again_at = is_left.then(|| self.time.monotonic() + AGAIN);
+        self.left().or(is_left.then_some(AGAIN))
+    }
+
+    fn take_up(&mut self, after_crash: bool) -> std::io::Result<()> {
         if self.subject() == Subject::Agent && self.settings.agent.is_none() {
             let told = "helper.toml: the table [agent] was removed while an update of the agent is under way; expected it back";
             return Err(std::io::Error::other(told));
@@ -33,14 +63,20 @@ impl Engine {
             Some(Job { work: Work::Install(install), sha256, .. }) => {
                 let recovery = rules::recover(&install, self.can_go_back(&install));
                 tracing::warn!(stage = ?install.stage, "an interrupted patch was found: {recovery:?}");
-                self.recover_install(&sha256, &install, &recovery)?;
+                self.recover_install(&sha256, &install, &recovery, after_crash)?;
             }
         }
         self.clean_up();
         Ok(())
     }
 
-    fn recover_install(&mut self, sha256: &str, install: &Install, recovery: &Recovery) -> std::io::Result<()> {
+    fn recover_install(
+        &mut self,
+        sha256: &str,
+        install: &Install,
+        recovery: &Recovery,
+        after_crash: bool,
+    ) -> std::io::Result<()> {
         let unheard = &mut |_, _| ();
         match recovery {
             Recovery::Forget => self.forget(sha256),
@@ -51,7 +87,7 @@ impl Engine {
                 Ok(())
             }
             Recovery::GoOn(stage) => {
-                let rounds = install.rounds + 1;
+                let rounds = install.rounds + u32::from(after_crash);
                 let counted = self.change_job(|_, install| install.rounds = rounds);
                 counted.map_err(|failure| std::io::Error::other(failure.detail))?;
                 self.go_on(*stage, unheard);
@@ -135,12 +171,17 @@ impl Engine {
         let Some((job, install)) = self.job().map(|(job, install)| (job.clone(), install.clone())) else {
             return PatchStep::Failed;
         };
-        let back = entered.and_then(|()| self.back_in_place(&install));
-        match back {
+        if let Err(failure) = entered {
+            // Nothing is done that was not written down; but what was stopped already may be all that speaks for this appliance.
+            let troubles = self.each_service(&install, true);
+            tracing::error!(?troubles, "the way back can't be begun, it is tried again: {}", failure.detail);
+            return PatchStep::Applying;
+        }
+        match self.back_in_place(&install) {
             Ok(trouble) => self.gone_back(&job, &install, &trouble),
             Err(failure) if install.rounds + 1 >= MAX_ROUNDS => self.lost(&job, &failure),
             Err(failure) => {
-                tracing::error!("the way back is cut, it goes on at the helper's next start: {}", failure.detail);
+                tracing::error!("the way back failed, it is tried again: {}", failure.detail);
                 PatchStep::Applying
             }
         }
@@ -148,11 +189,8 @@ impl Engine {
 
     /// The old version in place and its services started; what did not go well, but doesn't matter for that.
     fn back_in_place(&mut self, install: &Install) -> Result<String, Failure> {
-        let mut troubles = Vec::new();
-        for name in &install.services {
-            // A service that crashed may not let itself be stopped: it goes back all the same.
-            troubles.extend(self.service(name, false).err().map(|failure| failure.detail));
-        }
+        // A service that crashed may not let itself be stopped: it goes back all the same.
+        let mut troubles = self.each_service(install, false);
         match &install.how {
             How::Tree { from_release, .. } => {
                 if let Some(release) = from_release {
@@ -163,10 +201,13 @@ impl Engine {
             }
             How::Packages { packages, before } => self.packages_back(packages, before)?,
         }
-        for name in &install.services {
-            troubles.extend(self.service(name, true).err().map(|failure| failure.detail));
-        }
+        troubles.extend(self.each_service(install, true));
         Ok(troubles.join("; "))
+    }
+
+    /// Stops or starts all of them; what did not go well.
+    fn each_service(&mut self, install: &Install, start: bool) -> Vec<String> {
+        install.services.iter().filter_map(|name| self.service(name, start).err()).map(|failure| failure.detail).collect()
     }
 
     /// The old release, if it was put there by us, must be what it was.
@@ -269,7 +310,7 @@ impl Engine {
 
 fn log_if(told: std::io::Result<()>) {
     if let Err(error) = told {
-        tracing::error!("the journal can't be written, the helper's next start goes on: {error}");
+        tracing::error!("the journal can't be written, it is tried again: {error}");
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Engine {
     pub(super) time: TimeSource,
     /// Since when the services are being watched; none outside probation.
     pub(super) watch: Option<Watch>,
+    /// When what a fault has left in the journal is taken up again, by the monotonic clock.
+    pub(super) again_at: Option<Duration>,
     /// Another release of the agent is proven than the one that this process is: it ends as soon as nothing is under way.
     pub(super) renewed: bool,
 }
