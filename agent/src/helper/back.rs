@@ -187,22 +187,33 @@ impl Engine {
         }
     }
 
-    /// The old version in place and its services started; what did not go well, but doesn't matter for that.
+    /// The old version in place and its services started; what did not go well, but doesn't matter for that. Where it can't be put in place
+    /// its services run what is there.
     fn back_in_place(&mut self, install: &Install) -> Result<String, Failure> {
-        // A service that crashed may not let itself be stopped: it goes back all the same.
-        let mut troubles = self.each_service(install, false);
-        match &install.how {
-            How::Tree { from_release, .. } => {
-                if let Some(release) = from_release {
-                    self.check_old(release)?;
-                }
-                let failed = |error: std::io::Error| Failure { code: "io", detail: format!("the swap failed: {error}") };
-                self.tree().swap(from_release.as_deref()).map_err(failed)?;
-            }
-            How::Packages { packages, before } => self.packages_back(packages, before)?,
-        }
+        let mut troubles = Vec::new();
+        let back = self.check_old(install.subject, &install.how).and_then(|()| {
+            // A service that crashed may not let itself be stopped: it goes back all the same.
+            troubles = self.each_service(install, false);
+            self.put_back(&install.how)
+        });
         troubles.extend(self.each_service(install, true));
-        Ok(troubles.join("; "))
+        match back {
+            Ok(()) => Ok(troubles.join("; ")),
+            Err(Failure { code, detail }) => {
+                troubles.insert(0, detail);
+                Err(Failure { code, detail: troubles.join("; ") })
+            }
+        }
+    }
+
+    fn put_back(&mut self, how: &How) -> Result<(), Failure> {
+        match how {
+            How::Tree { from_release, .. } => {
+                let failed = |error: std::io::Error| Failure { code: "io", detail: format!("the swap failed: {error}") };
+                self.tree().swap(from_release.as_deref()).map_err(failed)
+            }
+            How::Packages { packages, before } => self.packages_back(packages, before),
+        }
     }
 
     /// Stops or starts all of them; what did not go well.
@@ -211,9 +222,10 @@ impl Engine {
     }
 
     /// The old release, if it was put there by us, must be what it was.
-    fn check_old(&self, release: &str) -> Result<(), Failure> {
-        let Some(known) = self.state().line(self.subject()).releases.get(release) else { return Ok(()) };
-        match self.tree().hash_of(release) {
+    fn check_old(&self, subject: Subject, how: &How) -> Result<(), Failure> {
+        let How::Tree { from_release: Some(release), .. } = how else { return Ok(()) };
+        let Some(known) = self.state().line(subject).releases.get(release) else { return Ok(()) };
+        match self.tree_of(subject).hash_of(release) {
             Ok(found) if found == *known => Ok(()),
             Ok(_) => Err(Failure { code: "old_version_damaged", detail: format!("{release}: not what was installed") }),
             Err(refusal) => Err(Failure { code: "old_version_damaged", detail: format!("{release}: {refusal}") }),
@@ -282,6 +294,8 @@ impl Engine {
             to_release: current,
             scripts: Vec::new(),
         };
+        // Told at once, and nothing is stopped for it.
+        self.check_old(subject, &how).map_err(|failure| Refusal::Content(failure.detail))?;
         let install = Install {
             stage: Stage::GoingBack,
             subject,

@@ -1,10 +1,13 @@
 //! A disk that lives but refuses: for a while, or for good in one place. Nothing stays stopped for it, nobody needs to call, and no version
 //! is taken for gone that only can't be seen.
 
+use std::path::Path;
+
 use mainstay_shared::patch::PatchStep;
 
+use super::super::state::Subject;
 use super::own_update::{Appliance, Fate, length};
-use super::world::STATE;
+use super::world::{Behaviour, FILE, OLD, STATE, World};
 
 #[test]
 fn while_the_memory_refuses_the_reporter_runs_and_afterwards_it_goes_on_by_itself() {
@@ -32,4 +35,50 @@ fn while_the_memory_refuses_the_reporter_runs_and_afterwards_it_goes_on_by_itsel
         }
         assert_eq!(this.judge(&engine, &what), (PatchStep::Done, String::new()), "{what}");
     }
+}
+
+/// The file of the old version that is changed.
+const OLD_FILE: &str = "/opt/acme/releases/1.0.0-00000000/config";
+
+#[test]
+fn an_old_version_that_is_damaged_leaves_no_service_stopped() {
+    for by_hand in [true, false] {
+        let world = World::new(9, if by_hand { Behaviour::Good } else { Behaviour::Sick });
+        let mut engine = world.boot().unwrap();
+        let old = engine.tree().hash_of(OLD).unwrap();
+        engine.store.change(|state| drop(state.product.releases.insert(OLD.to_owned(), old))).unwrap();
+        if by_hand {
+            world.live(&mut engine);
+        } else {
+            while engine.watch.is_none() {
+                assert!(world.live_once(&mut engine));
+            }
+        }
+        world.disk.spoil(Path::new(OLD_FILE));
+        if by_hand {
+            assert!(engine.roll_back_installed(Subject::Product).is_err(), "it is told at once");
+            assert!(engine.state().job.is_none());
+        } else {
+            assert!(engine.watch.is_some());
+            world.live(&mut engine);
+            let file = engine.state().file(FILE).unwrap();
+            assert_eq!((file.step, file.reason.0.as_str()), (PatchStep::Failed, "old_version_damaged"));
+        }
+        let runs = world.running.lock().unwrap().get("web").cloned();
+        assert_eq!(runs, Some(world.new_release()), "by hand: {by_hand}");
+    }
+}
+
+#[test]
+fn a_tree_that_cannot_be_swapped_back_leaves_no_service_stopped() {
+    let world = World::new(10, Behaviour::Sick);
+    let mut engine = world.boot().unwrap();
+    while engine.watch.is_none() {
+        assert!(world.live_once(&mut engine));
+    }
+    world.disk.refuse_after(Some((0, "/opt/acme/.current.new")));
+    world.live(&mut engine);
+    assert!(engine.state().job.is_none(), "it is given up");
+    assert_eq!(engine.state().file(FILE).unwrap().step, PatchStep::Failed);
+    assert_eq!(world.running.lock().unwrap().get("web").cloned(), Some(world.new_release()));
 }
