@@ -242,9 +242,8 @@ impl Engine {
             if let How::Tree { to_release, .. } = &install.how {
                 line.releases.remove(to_release);
             }
-            if job.why.0 == BY_ADMINISTRATOR {
-                line.previous = None;
-            }
+            // What was on probation leaves the way back that there was before it.
+            line.previous.take_if(|previous| previous.sha256 == job.sha256);
             line.version.clone_from(&install.from_version);
             line.moving = install.proven_after(false).filter(|_| job.why.0 == BY_ADMINISTRATOR);
             if interrupted {

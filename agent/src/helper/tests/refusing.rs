@@ -1,11 +1,16 @@
-//! A disk that lives but refuses: for a while, or for good in one place. Nothing stays stopped for it, nobody needs to call, and no version
-//! is taken for gone that only can't be seen.
+//! A disk that lives but refuses: for a while, or for good in one place; and ways back that are refused or must be left as they were.
+//! Nothing stays stopped, nobody needs to call, and no version is taken for gone that only can't be seen.
 
 use std::path::Path;
 
 use mainstay_shared::patch::PatchStep;
+use ring::rand::SystemRandom;
+use semver::Version;
 
-use super::super::state::Subject;
+use super::super::protocol::{Answer, Request};
+use super::super::quarantine::Quarantine;
+use super::super::state::{Previous, Subject};
+use super::super::verbs::{Helper, Speaker};
 use super::own_update::{Appliance, Fate, length};
 use super::world::{Behaviour, FILE, OLD, STATE, World};
 
@@ -81,4 +86,30 @@ fn a_tree_that_cannot_be_swapped_back_leaves_no_service_stopped() {
     assert!(engine.state().job.is_none(), "it is given up");
     assert_eq!(engine.state().file(FILE).unwrap().step, PatchStep::Failed);
     assert_eq!(world.running.lock().unwrap().get("web").cloned(), Some(world.new_release()));
+}
+
+#[test]
+fn the_administrator_undoes_on_probation_what_he_names_and_the_older_way_back_stays() {
+    let this = Appliance::new(11, Fate::Good);
+    let mut engine = this.boot().unwrap();
+    let before = Previous {
+        release: "0.0.9-00000000".into(),
+        version: Version::new(0, 0, 9),
+        sha256: "9".repeat(64),
+        services: vec!["mainstay-agent".into()],
+    };
+    engine.store.change(|state| state.agent.previous = Some(before.clone())).unwrap();
+    while engine.watch.is_none() {
+        assert!(this.live_once(&mut engine));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let quarantine = Quarantine::open(folder.path().join("quarantine")).unwrap();
+    let mut helper = Helper { engine, quarantine, random: Box::new(SystemRandom::new()), told_before: 0 };
+    let mut rollback = |agent| helper.answer(Request::Rollback { agent }, None, (Speaker::Root, None), &mut |_| ());
+    let answer = rollback(false);
+    assert!(matches!(&answer, Answer::Refused { code, .. } if code == "busy"), "{answer:?}");
+    assert_eq!(this.points_to("current"), this.new_release(), "the agent stays on probation");
+    let answer = rollback(true);
+    assert!(matches!(&answer, Answer::File(file) if file.step == PatchStep::RolledBack), "{answer:?}");
+    assert_eq!(helper.engine.state().agent.previous, Some(before));
 }
