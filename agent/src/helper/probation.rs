@@ -168,7 +168,7 @@ impl Engine {
             line.moving = install.proven_after(true);
             if let How::Tree { from_release, to_release, tree_sha256, .. } = &install.how {
                 line.releases.insert(to_release.clone(), tree_sha256.clone());
-                let back = from_release.clone().filter(|_| !install.one_way);
+                let back = from_release.clone().filter(|from| !install.one_way && from != to_release);
                 line.previous = back.map(|release| Previous {
                     release,
                     version: install.from_version.clone(),

@@ -9,7 +9,7 @@ use semver::Version;
 
 use super::super::protocol::{Answer, Request};
 use super::super::quarantine::Quarantine;
-use super::super::state::{Previous, Subject};
+use super::super::state::{Previous, State, Subject};
 use super::super::verbs::{Helper, Speaker};
 use super::own_update::{Appliance, Fate, length};
 use super::world::{Behaviour, FILE, OLD, STATE, World};
@@ -112,4 +112,26 @@ fn the_administrator_undoes_on_probation_what_he_names_and_the_older_way_back_st
     let answer = rollback(true);
     assert!(matches!(&answer, Answer::File(file) if file.step == PatchStep::RolledBack), "{answer:?}");
     assert_eq!(helper.engine.state().agent.previous, Some(before));
+}
+
+#[test]
+fn a_memory_that_is_older_than_the_tree_removes_nothing_that_runs() {
+    for is_whole in [true, false] {
+        let world = World::new(12, Behaviour::Good);
+        let mut engine = world.boot().unwrap();
+        let before = engine.state().clone();
+        world.live(&mut engine);
+        engine.store.change(|state| *state = State { sequence: state.sequence, ..before }).unwrap();
+        let runs = engine.tree().path_of(&world.new_release());
+        if !is_whole {
+            world.disk.spoil(&runs.join("version"));
+        }
+        let found = engine.tree().hash_of(&world.new_release()).unwrap();
+        world.live(&mut engine);
+        assert_eq!(engine.tree().hash_of(&world.new_release()), Ok(found), "it is as it was");
+        assert_eq!(world.current(), Some(world.new_release()));
+        let step = engine.state().file(FILE).unwrap().step;
+        assert_eq!(step, if is_whole { PatchStep::Done } else { PatchStep::Refused });
+        assert_eq!(engine.state().product.previous, None, "it is not gone back to from itself");
+    }
 }
