@@ -96,10 +96,10 @@ impl Engine {
         }
     }
 
-    /// Whether the old version is there and may run on the data as they are.
+    /// Whether the old version is there and may run on the data as they are. What only can't be looked at now is there.
     fn can_go_back(&self, install: &Install) -> bool {
         let there = match &install.how {
-            How::Tree { from_release: Some(release), .. } => self.tree().has(release).unwrap_or(false),
+            How::Tree { from_release: Some(release), .. } => self.tree().has(release).unwrap_or(true),
             How::Tree { from_release: None, .. } => true,
             How::Packages { before, .. } => self.packages_are_kept(before),
         };
@@ -221,14 +221,20 @@ impl Engine {
         install.services.iter().filter_map(|name| self.service(name, start).err()).map(|failure| failure.detail).collect()
     }
 
-    /// The old release, if it was put there by us, must be what it was.
+    /// The old release must be there, and, if it was put there by us, be what it was.
     fn check_old(&self, subject: Subject, how: &How) -> Result<(), Failure> {
         let How::Tree { from_release: Some(release), .. } = how else { return Ok(()) };
+        let (tree, damaged) = (self.tree_of(subject), "old_version_damaged");
+        match tree.has(release) {
+            Ok(true) => {}
+            Ok(false) => return Err(Failure { code: damaged, detail: format!("{release}: it is not there any more") }),
+            Err(error) => return Err(Failure { code: "io", detail: format!("{release}: {error}") }),
+        }
         let Some(known) = self.state().line(subject).releases.get(release) else { return Ok(()) };
-        match self.tree_of(subject).hash_of(release) {
+        match tree.hash_of(release) {
             Ok(found) if found == *known => Ok(()),
-            Ok(_) => Err(Failure { code: "old_version_damaged", detail: format!("{release}: not what was installed") }),
-            Err(refusal) => Err(Failure { code: "old_version_damaged", detail: format!("{release}: {refusal}") }),
+            Ok(_) => Err(Failure { code: damaged, detail: format!("{release}: not what was installed") }),
+            Err(refusal) => Err(Failure { code: damaged, detail: format!("{release}: {refusal}") }),
         }
     }
 

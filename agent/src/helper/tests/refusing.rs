@@ -10,6 +10,7 @@ use semver::Version;
 use super::super::protocol::{Answer, Request};
 use super::super::quarantine::Quarantine;
 use super::super::state::{Previous, State, Subject};
+use super::super::tree::PROVEN;
 use super::super::verbs::{Helper, Speaker};
 use super::own_update::{Appliance, Fate, length};
 use super::world::{Behaviour, FILE, OLD, STATE, World};
@@ -134,4 +135,22 @@ fn a_memory_that_is_older_than_the_tree_removes_nothing_that_runs() {
         assert_eq!(step, if is_whole { PatchStep::Done } else { PatchStep::Refused });
         assert_eq!(engine.state().product.previous, None, "it is not gone back to from itself");
     }
+}
+
+#[test]
+fn an_old_agent_that_only_cannot_be_seen_is_gone_back_to_once_it_can() {
+    let this = Appliance::new(13, Fate::Harmful);
+    let mut engine = this.boot().unwrap();
+    while engine.watch.is_none() {
+        assert!(this.live_once(&mut engine));
+    }
+    this.disk.refuse_after(Some((0, "/agent/releases/0.1.0-00000000")));
+    while engine.watch.is_some() {
+        assert!(this.live_once(&mut engine));
+    }
+    assert_eq!(this.points_to(PROVEN), "0.1.0-00000000", "what was not believed is not proven");
+    assert!(this.reporter.lock().unwrap().is_some());
+    this.disk.refuse_after(None);
+    while this.live_once(&mut engine) {}
+    assert_eq!(this.judge(&engine, "seen again"), (PatchStep::RolledBack, "unhealthy".to_owned()));
 }
