@@ -3,6 +3,8 @@
 //! A part of `engine`. Everything here can be cut again and begun again. It must never leave services stopped that ran, nor call something
 //! rolled back that is not.
 
+use std::time::Duration;
+
 use mainstay_patchkit::refusal::Refusal;
 use mainstay_shared::patch::{PatchKind, PatchStep};
 
@@ -11,6 +13,8 @@ use super::engine::{Engine, Failure, MAX_ATTEMPTS};
 use super::rules::{self, INTERRUPTED, MAX_ROUNDS, Recovery};
 use super::state::{How, Install, Job, Previous, Stage, State, Subject, Work};
 
+/// So long after a fault what it has left in the journal is taken up again.
+pub(super) const AGAIN: Duration = Duration::from_secs(30);
 /// A rollback that the administrator asked for.
 const BY_ADMINISTRATOR: &str = "by_administrator";
 
@@ -20,6 +24,32 @@ impl Engine {
     /// # Errors
     /// When the journal can't be written.
     pub(super) fn recover(&mut self) -> std::io::Result<()> {
+        self.take_up(true)
+    }
+
+    /// The same with what a fault has left while this helper runs: no crash is counted.
+    ///
+    /// # Errors
+    /// When the journal can't be written.
+    pub(super) fn take_up_again(&mut self) -> std::io::Result<()> {
+        self.take_up(false)
+    }
+
+    /// [`Engine::take_up_again`] when it is time: whoever could call may be what was stopped. How long until then; none: nothing is left.
+    pub(super) fn take_up_in_time(&mut self) -> Option<Duration> {
+        let now = self.time.monotonic();
+        match self.again_at {
+            _ if self.state().job.is_none() => {}
+            Some(at) if at > now => return Some(at.saturating_sub(now)),
+            Some(_) => log_if(self.take_up_again()),
+            None => {}
+        }
+        let is_left = self.state().job.is_some() && self.watch.is_none();
+        self.again_at = is_left.then(|| self.time.monotonic() + AGAIN);
+        self.left().or(is_left.then_some(AGAIN))
+    }
+
+    fn take_up(&mut self, after_crash: bool) -> std::io::Result<()> {
         if self.subject() == Subject::Agent && self.settings.agent.is_none() {
             let told = "helper.toml: the table [agent] was removed while an update of the agent is under way; expected it back";
             return Err(std::io::Error::other(told));
@@ -33,14 +63,20 @@ impl Engine {
             Some(Job { work: Work::Install(install), sha256, .. }) => {
                 let recovery = rules::recover(&install, self.can_go_back(&install));
                 tracing::warn!(stage = ?install.stage, "an interrupted patch was found: {recovery:?}");
-                self.recover_install(&sha256, &install, &recovery)?;
+                self.recover_install(&sha256, &install, &recovery, after_crash)?;
             }
         }
         self.clean_up();
         Ok(())
     }
 
-    fn recover_install(&mut self, sha256: &str, install: &Install, recovery: &Recovery) -> std::io::Result<()> {
+    fn recover_install(
+        &mut self,
+        sha256: &str,
+        install: &Install,
+        recovery: &Recovery,
+        after_crash: bool,
+    ) -> std::io::Result<()> {
         let unheard = &mut |_, _| ();
         match recovery {
             Recovery::Forget => self.forget(sha256),
@@ -51,7 +87,7 @@ impl Engine {
                 Ok(())
             }
             Recovery::GoOn(stage) => {
-                let rounds = install.rounds + 1;
+                let rounds = install.rounds + u32::from(after_crash);
                 let counted = self.change_job(|_, install| install.rounds = rounds);
                 counted.map_err(|failure| std::io::Error::other(failure.detail))?;
                 self.go_on(*stage, unheard);
@@ -60,10 +96,10 @@ impl Engine {
         }
     }
 
-    /// Whether the old version is there and may run on the data as they are.
+    /// Whether the old version is there and may run on the data as they are. What only can't be looked at now is there.
     fn can_go_back(&self, install: &Install) -> bool {
         let there = match &install.how {
-            How::Tree { from_release: Some(release), .. } => self.tree().has(release).unwrap_or(false),
+            How::Tree { from_release: Some(release), .. } => self.tree().has(release).unwrap_or(true),
             How::Tree { from_release: None, .. } => true,
             How::Packages { before, .. } => self.packages_are_kept(before),
         };
@@ -135,47 +171,70 @@ impl Engine {
         let Some((job, install)) = self.job().map(|(job, install)| (job.clone(), install.clone())) else {
             return PatchStep::Failed;
         };
-        let back = entered.and_then(|()| self.back_in_place(&install));
-        match back {
+        if let Err(failure) = entered {
+            // Nothing is done that was not written down; but what was stopped already may be all that speaks for this appliance.
+            let troubles = self.each_service(&install, true);
+            tracing::error!(?troubles, "the way back can't be begun, it is tried again: {}", failure.detail);
+            return PatchStep::Applying;
+        }
+        match self.back_in_place(&install) {
             Ok(trouble) => self.gone_back(&job, &install, &trouble),
             Err(failure) if install.rounds + 1 >= MAX_ROUNDS => self.lost(&job, &failure),
             Err(failure) => {
-                tracing::error!("the way back is cut, it goes on at the helper's next start: {}", failure.detail);
+                tracing::error!("the way back failed, it is tried again: {}", failure.detail);
                 PatchStep::Applying
             }
         }
     }
 
-    /// The old version in place and its services started; what did not go well, but doesn't matter for that.
+    /// The old version in place and its services started; what did not go well, but doesn't matter for that. Where it can't be put in place
+    /// its services run what is there.
     fn back_in_place(&mut self, install: &Install) -> Result<String, Failure> {
         let mut troubles = Vec::new();
-        for name in &install.services {
+        let back = self.check_old(install.subject, &install.how).and_then(|()| {
             // A service that crashed may not let itself be stopped: it goes back all the same.
-            troubles.extend(self.service(name, false).err().map(|failure| failure.detail));
-        }
-        match &install.how {
-            How::Tree { from_release, .. } => {
-                if let Some(release) = from_release {
-                    self.check_old(release)?;
-                }
-                let failed = |error: std::io::Error| Failure { code: "io", detail: format!("the swap failed: {error}") };
-                self.tree().swap(from_release.as_deref()).map_err(failed)?;
+            troubles = self.each_service(install, false);
+            self.put_back(&install.how)
+        });
+        troubles.extend(self.each_service(install, true));
+        match back {
+            Ok(()) => Ok(troubles.join("; ")),
+            Err(Failure { code, detail }) => {
+                troubles.insert(0, detail);
+                Err(Failure { code, detail: troubles.join("; ") })
             }
-            How::Packages { packages, before } => self.packages_back(packages, before)?,
         }
-        for name in &install.services {
-            troubles.extend(self.service(name, true).err().map(|failure| failure.detail));
-        }
-        Ok(troubles.join("; "))
     }
 
-    /// The old release, if it was put there by us, must be what it was.
-    fn check_old(&self, release: &str) -> Result<(), Failure> {
-        let Some(known) = self.state().line(self.subject()).releases.get(release) else { return Ok(()) };
-        match self.tree().hash_of(release) {
+    fn put_back(&mut self, how: &How) -> Result<(), Failure> {
+        match how {
+            How::Tree { from_release, .. } => {
+                let failed = |error: std::io::Error| Failure { code: "io", detail: format!("the swap failed: {error}") };
+                self.tree().swap(from_release.as_deref()).map_err(failed)
+            }
+            How::Packages { packages, before } => self.packages_back(packages, before),
+        }
+    }
+
+    /// Stops or starts all of them; what did not go well.
+    fn each_service(&mut self, install: &Install, start: bool) -> Vec<String> {
+        install.services.iter().filter_map(|name| self.service(name, start).err()).map(|failure| failure.detail).collect()
+    }
+
+    /// The old release must be there, and, if it was put there by us, be what it was.
+    fn check_old(&self, subject: Subject, how: &How) -> Result<(), Failure> {
+        let How::Tree { from_release: Some(release), .. } = how else { return Ok(()) };
+        let (tree, damaged) = (self.tree_of(subject), "old_version_damaged");
+        match tree.has(release) {
+            Ok(true) => {}
+            Ok(false) => return Err(Failure { code: damaged, detail: format!("{release}: it is not there any more") }),
+            Err(error) => return Err(Failure { code: "io", detail: format!("{release}: {error}") }),
+        }
+        let Some(known) = self.state().line(subject).releases.get(release) else { return Ok(()) };
+        match tree.hash_of(release) {
             Ok(found) if found == *known => Ok(()),
-            Ok(_) => Err(Failure { code: "old_version_damaged", detail: format!("{release}: not what was installed") }),
-            Err(refusal) => Err(Failure { code: "old_version_damaged", detail: format!("{release}: {refusal}") }),
+            Ok(_) => Err(Failure { code: damaged, detail: format!("{release}: not what was installed") }),
+            Err(refusal) => Err(Failure { code: damaged, detail: format!("{release}: {refusal}") }),
         }
     }
 
@@ -189,9 +248,8 @@ impl Engine {
             if let How::Tree { to_release, .. } = &install.how {
                 line.releases.remove(to_release);
             }
-            if job.why.0 == BY_ADMINISTRATOR {
-                line.previous = None;
-            }
+            // What was on probation leaves the way back that there was before it.
+            line.previous.take_if(|previous| previous.sha256 == job.sha256);
             line.version.clone_from(&install.from_version);
             line.moving = install.proven_after(false).filter(|_| job.why.0 == BY_ADMINISTRATOR);
             if interrupted {
@@ -241,6 +299,8 @@ impl Engine {
             to_release: current,
             scripts: Vec::new(),
         };
+        // Told at once, and nothing is stopped for it.
+        self.check_old(subject, &how).map_err(|failure| Refusal::Content(failure.detail))?;
         let install = Install {
             stage: Stage::GoingBack,
             subject,
@@ -269,7 +329,7 @@ impl Engine {
 
 fn log_if(told: std::io::Result<()>) {
     if let Err(error) = told {
-        tracing::error!("the journal can't be written, the helper's next start goes on: {error}");
+        tracing::error!("the journal can't be written, it is tried again: {error}");
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Engine {
     pub(super) time: TimeSource,
     /// Since when the services are being watched; none outside probation.
     pub(super) watch: Option<Watch>,
+    /// When what a fault has left in the journal is taken up again, by the monotonic clock.
+    pub(super) again_at: Option<Duration>,
     /// Another release of the agent is proven than the one that this process is: it ends as soon as nothing is under way.
     pub(super) renewed: bool,
 }
@@ -133,6 +135,9 @@ impl Engine {
             How::Tree { to_release, tree_sha256, .. } => {
                 let told = &mut |percent| tell(PatchStep::Applying, percent);
                 let tree = self.tree_of(plan.install.subject);
+                if self.is_needed(plan.install.subject, to_release).map_err(|error| io_refusal(&error))? {
+                    return is_what_was_signed(tree, to_release, tree_sha256);
+                }
                 tree.stage(to_release, tree_sha256, payload, &plan.payload, told)?;
                 if plan.install.subject == Subject::Agent { is_an_agent(tree, to_release) } else { Ok(()) }
             }
@@ -305,6 +310,14 @@ impl Engine {
         }
     }
 
+    /// Whether a release runs, is believed, or can be gone back to. Our memory may be older than the tree: a copy was restored.
+    fn is_needed(&self, subject: Subject, release: &str) -> std::io::Result<bool> {
+        let (line, tree) = (self.state().line(subject), self.tree_of(subject));
+        let linked = [tree.current()?, if subject == Subject::Agent { tree.target(PROVEN)? } else { None }];
+        let previous = line.previous.as_ref().map(|previous| previous.release.as_str());
+        Ok(previous == Some(release) || linked.iter().flatten().any(|name| name == release))
+    }
+
     fn clean_up_of(&self, subject: Subject) -> std::io::Result<()> {
         if subject == Subject::Agent && self.settings.agent.is_none() {
             return Ok(());
@@ -319,4 +332,13 @@ impl Engine {
         keep.extend(proven.as_deref());
         tree.clean(&keep)
     }
+}
+
+/// A release that is needed is never written anew: it is what is to come already, or the patch is refused.
+fn is_what_was_signed(tree: Tree<'_>, release: &str, tree_sha256: &str) -> Result<(), Refusal> {
+    if tree.hash_of(release)? == tree_sha256 {
+        return Ok(());
+    }
+    let path = tree.path_of(release);
+    Err(Refusal::NotSetUp(format!("{}: it is in use, and not what was signed", path.display())))
 }

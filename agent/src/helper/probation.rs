@@ -89,16 +89,19 @@ impl Engine {
         }
     }
 
-    /// Judges when the deadline has passed. How long until then; none outside probation.
+    /// Judges when the deadline has passed, and takes up again what a fault has left in the journal. How long until there is something to
+    /// do; none: nothing is under way.
     pub(super) fn tick(&mut self) -> Option<Duration> {
-        let watch = self.watch?;
-        let left = watch.deadline.saturating_sub(self.time.monotonic());
-        if left.is_zero() {
+        if self.left().is_some_and(|left| left.is_zero()) {
             tracing::warn!("probation: the deadline has passed");
             self.judge_at_deadline();
-            return self.watch.map(|watch| watch.deadline.saturating_sub(self.time.monotonic()));
         }
-        Some(left)
+        self.left().or_else(|| self.take_up_in_time())
+    }
+
+    /// Until the deadline; none outside probation.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.watch.map(|watch| watch.deadline.saturating_sub(self.time.monotonic()))
     }
 
     /// Too few good answers go back. A new agent that serves, but has not reached the collector, goes back only if the old one reaches it:
@@ -165,7 +168,7 @@ impl Engine {
             line.moving = install.proven_after(true);
             if let How::Tree { from_release, to_release, tree_sha256, .. } = &install.how {
                 line.releases.insert(to_release.clone(), tree_sha256.clone());
-                let back = from_release.clone().filter(|_| !install.one_way);
+                let back = from_release.clone().filter(|from| !install.one_way && from != to_release);
                 line.previous = back.map(|release| Previous {
                     release,
                     version: install.from_version.clone(),

@@ -43,8 +43,10 @@ impl Helper {
             return refused("busy", "the helper is being renewed");
         }
         if let Some((under_way, _)) = self.under_way() {
+            // Without a person's word it goes on when it is time.
             if self.engine.watch.is_none()
-                && let Err(error) = self.engine.recover()
+                && who == Speaker::Root
+                && let Err(error) = self.engine.take_up_again()
             {
                 return refused("io", error.to_string());
             }
@@ -159,12 +161,19 @@ impl Helper {
         })
     }
 
+    /// For what is unpacked in `dir`, and for the journal: a patch that can't be written down is not begun.
     fn room(&self, dir: &Path, patch: &Patch) -> Result<(), Refusal> {
-        let there = dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
-        let free_bytes = self.engine.disk.free_bytes(there).map_err(|error| io_refusal(&error))?;
         let entries = patch.payload.entries.saturating_mul(ENTRY_BYTES);
-        let needed_bytes = patch.payload.unpacked_bytes.saturating_add(entries).saturating_add(RESERVE_BYTES);
-        if needed_bytes > free_bytes { Err(Refusal::Space { needed_bytes, free_bytes }) } else { Ok(()) }
+        let unpacked_bytes = patch.payload.unpacked_bytes.saturating_add(entries);
+        for (dir, bytes) in [(dir, unpacked_bytes), (self.engine.settings.state_dir.as_path(), 0)] {
+            let there = dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
+            let free_bytes = self.engine.disk.free_bytes(there).map_err(|error| io_refusal(&error))?;
+            let needed_bytes = bytes.saturating_add(RESERVE_BYTES);
+            if needed_bytes > free_bytes {
+                return Err(Refusal::Space { needed_bytes, free_bytes });
+            }
+        }
+        Ok(())
     }
 
     /// What may be over the next time, waits on, with its reason told once.

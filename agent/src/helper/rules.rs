@@ -30,7 +30,7 @@ pub(super) fn has_room_for_another(files: &[Known]) -> bool {
     files.iter().filter(|file| !file.by_hand && !file.step.is_final()).count() < MAX_WAITING
 }
 
-/// What a job found in the journal at the helper's start asks for.
+/// What a job found in the journal asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Recovery {
     /// Nothing that runs was touched: clean up, the file waits again.

@@ -2,8 +2,9 @@
 //!
 //! The socket is systemd's (standard input) or made here. A thread per caller, few of them; looking is answered from what is published,
 //! everything else waits for the one pair of hands, or is told "busy". It must never answer anybody but root and the reporter, let the
-//! reporter keep root out, nor end while a version is on probation. Started by systemd it ends a minute after the last thing was done;
-//! once another release of the agent is proven, at once: systemd starts that one, or it becomes that one.
+//! reporter keep root out, nor end while a version is on probation or the journal tells of something under way. Started by systemd it ends
+//! a minute after the last thing was done; once another release of the agent is proven, at once: systemd starts that one, or it becomes
+//! that one.
 
 use std::fs::Permissions;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -121,8 +122,16 @@ fn open(settings: Arc<Settings>, time: TimeSource) -> anyhow::Result<Shared> {
     let published = store.published();
     let runner = Box::new(Executor { socket: settings.executor_socket.clone() });
     let told_before = store.state().last_report;
-    let mut engine =
-        Engine { disk, store, settings: Arc::clone(&settings), runner, time: time.clone(), watch: None, renewed: false };
+    let mut engine = Engine {
+        disk,
+        store,
+        settings: Arc::clone(&settings),
+        runner,
+        time: time.clone(),
+        watch: None,
+        again_at: None,
+        renewed: false,
+    };
     engine.recover().context("an interrupted patch can't be finished or undone")?;
     let helper = Helper { engine, quarantine: quarantine.clone(), random: Box::new(SystemRandom::new()), told_before };
     Ok(Shared {

@@ -4,3 +4,4 @@ mod simulated;
 mod world;
 mod sweep;
 mod own_update;
+mod refusing;

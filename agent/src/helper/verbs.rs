@@ -329,11 +329,12 @@ impl Helper {
         }
         let sha256 = match self.under_way() {
             // In probation: back at once.
-            Some((sha256, _)) if self.engine.watch.is_some() => {
+            Some((sha256, _)) if self.engine.watch.is_some() && self.engine.subject() == subject => {
                 self.engine.give_up("by_administrator", "the administrator asked for it");
                 sha256
             }
-            _ => {
+            Some(_) => return refused("busy", "another file is being applied"),
+            None => {
                 let sha256 = self
                     .engine
                     .state()

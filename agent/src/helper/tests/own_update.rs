@@ -12,6 +12,7 @@ use mainstay_shared::patch::{AGENT, PatchStep};
 use mainstay_shared::time_source::{TimeSource, UnixMs};
 use semver::Version;
 
+use super::super::back::AGAIN;
 use super::super::disk::Disk;
 use super::super::engine::{Engine, Plan};
 use super::super::executor::{End, Ended, Runner, Step};
@@ -30,7 +31,7 @@ const OLD: &str = "0.1.0-00000000";
 
 /// What becomes of the new agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Good,
     /// It can't read this box.
     Unfit,
@@ -67,10 +68,10 @@ start = ["/start"]
 "#;
 
 #[derive(Clone)]
-struct Appliance {
-    disk: SimulatedDisk,
+pub(super) struct Appliance {
+    pub(super) disk: SimulatedDisk,
     /// The release that the reporter was started from.
-    reporter: Arc<Mutex<Option<String>>>,
+    pub(super) reporter: Arc<Mutex<Option<String>>>,
     time: TimeSource,
     fate: Fate,
     late: bool,
@@ -116,7 +117,7 @@ impl Runner for Machine {
 }
 
 impl Appliance {
-    fn new(seed: u64, fate: Fate) -> Self {
+    pub(super) fn new(seed: u64, fate: Fate) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(AGENT), vec![b'n'; 300]).unwrap();
         std::fs::set_permissions(folder.path().join(AGENT), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -146,18 +147,18 @@ impl Appliance {
         this
     }
 
-    fn fork(&self, seed: u64) -> Self {
+    pub(super) fn fork(&self, seed: u64) -> Self {
         let reporter = Arc::new(Mutex::new(self.reporter.lock().unwrap().clone()));
         let line = Arc::new(Mutex::new(*self.line.lock().unwrap()));
         Self { disk: self.disk.fork(seed), reporter, line, time: TimeSource::manual(self.time.now()), ..self.clone() }
     }
 
-    fn points_to(&self, link: &str) -> String {
+    pub(super) fn points_to(&self, link: &str) -> String {
         let target = self.disk.target_of(&Path::new(PLACE).join(link)).unwrap_or_default();
         target.strip_prefix("releases/").unwrap_or_default().to_owned()
     }
 
-    fn new_release(&self) -> String {
+    pub(super) fn new_release(&self) -> String {
         format!("0.2.0-{}", &self.payload.1.tree_sha256[..8])
     }
 
@@ -176,7 +177,7 @@ impl Appliance {
     }
 
     /// The helper starts, from `proven`.
-    fn boot(&self) -> anyhow::Result<Engine> {
+    pub(super) fn boot(&self) -> anyhow::Result<Engine> {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let shipped = || Ok(State::shipped(Version::new(1, 0, 0), "{}".into(), mainstay_shared::time_source::UnixMs(0)));
         let store = Store::open(Arc::clone(&disk), STATE.into(), shipped)?;
@@ -184,7 +185,8 @@ impl Appliance {
         let is_done = state.file(FILE).is_some_and(|file| file.step == PatchStep::Done);
         assert!(proven == OLD || (is_done && proven == self.new_release()), "{proven} is proven: {state:#?}");
         let (settings, runner) = (Arc::new(Settings::read(SETTINGS)?), Box::new(Machine(self.clone())));
-        let mut engine = Engine { disk, store, settings, runner, time: self.time.clone(), watch: None, renewed: false };
+        let mut engine =
+            Engine { disk, store, settings, runner, time: self.time.clone(), watch: None, again_at: None, renewed: false };
         engine.recover()?;
         if self.late {
             self.start();
@@ -256,7 +258,7 @@ impl Appliance {
         Ok(engine)
     }
 
-    fn live_once(&self, engine: &mut Engine) -> bool {
+    pub(super) fn live_once(&self, engine: &mut Engine) -> bool {
         let step = engine.state().file(FILE).map(|file| file.step);
         if engine.watch.is_some() {
             if let Some(sight) = self.word() {
@@ -268,7 +270,8 @@ impl Appliance {
             let plan = self.plan(engine);
             engine.install(&plan, &mut self.payload.0.as_slice(), &mut |_, _| ()).ok();
         } else if engine.state().job.is_some() {
-            engine.recover().ok();
+            self.time.advance(AGAIN);
+            engine.tick();
         } else {
             return false;
         }
@@ -276,8 +279,12 @@ impl Appliance {
     }
 
     /// To the end without a cut: both links on one whole release, which runs and is told.
-    fn settle(&self, what: &str) -> (PatchStep, String) {
+    pub(super) fn settle(&self, what: &str) -> (PatchStep, String) {
         let engine = self.live().unwrap_or_else(|error| panic!("{what}: the helper does not start: {error:#}"));
+        self.judge(&engine, what)
+    }
+
+    pub(super) fn judge(&self, engine: &Engine, what: &str) -> (PatchStep, String) {
         let (state, current) = (engine.state(), self.points_to("current"));
         let is_new = current == self.new_release();
         let must = |holds: bool, why: &str| assert!(holds, "{what}: {why}: {current} is current, {state:#?}");
@@ -297,7 +304,7 @@ impl Appliance {
     }
 }
 
-fn length(this: &Appliance) -> u64 {
+pub(super) fn length(this: &Appliance) -> u64 {
     let this = this.fork(0);
     let before = this.disk.operations();
     drop(this.live());

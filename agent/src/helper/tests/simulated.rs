@@ -65,6 +65,8 @@ struct Inner {
     operations: u64,
     power_goes_at: Option<u64>,
     off: bool,
+    /// From this operation on what lies here can't be looked at.
+    refuses: Option<(u64, &'static str)>,
 }
 
 fn refused(kind: io::ErrorKind, path: &Path) -> io::Error {
@@ -171,7 +173,7 @@ impl SimulatedDisk {
     pub(super) fn new(seed: u64) -> Self {
         let root = Node::Dir { mode: 0o755, durable: Names::new(), now: Names::new(), pending: Vec::new() };
         let nodes = BTreeMap::from([(ROOT, root)]);
-        let inner = Inner { draw: Draw(seed), nodes, next: 0, operations: 0, power_goes_at: None, off: false };
+        let inner = Inner { draw: Draw(seed), nodes, next: 0, operations: 0, power_goes_at: None, off: false, refuses: None };
         Self(Arc::new(Mutex::new(inner)))
     }
 
@@ -193,6 +195,12 @@ impl SimulatedDisk {
 
     pub(super) fn is_off(&self) -> bool {
         self.inner().off
+    }
+
+    /// What lies below `place` can't be looked at, nor anything begun there, from the `n`th operation from now on; none: no more.
+    pub(super) fn refuse_after(&self, refuses: Option<(u64, &'static str)>) {
+        let mut inner = self.inner();
+        inner.refuses = refuses.map(|(n, place)| (inner.operations + n, place));
     }
 
     /// Operations so far.
@@ -288,6 +296,9 @@ impl Disk for SimulatedDisk {
     fn look(&self, path: &Path) -> io::Result<Option<Entry>> {
         let mut inner = self.inner();
         let off = inner.begin()?;
+        if inner.refuses.is_some_and(|(from, place)| inner.operations >= from && path.starts_with(place)) {
+            return Err(io::Error::other("input/output error"));
+        }
         heard(off, inner.find(path).ok().map(|ino| inner.entry(&name_of(path), ino)))
     }
 

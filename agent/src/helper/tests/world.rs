@@ -14,6 +14,7 @@ use mainstay_shared::patch::{PatchKind, PatchStep};
 use mainstay_shared::time_source::{TimeSource, UnixMs};
 use semver::Version;
 
+use super::super::back::AGAIN;
 use super::super::disk::Disk;
 use super::super::engine::{Engine, Plan};
 use super::super::executor::{End, Ended, Runner, Step};
@@ -151,7 +152,8 @@ impl World {
         let store = Store::open(Arc::clone(&disk), STATE.into(), shipped)?;
         let runner = Box::new(Machine { world: self.clone() });
         let settings = Arc::new(Settings::read(SETTINGS)?);
-        let mut engine = Engine { disk, store, settings, runner, time: self.time.clone(), watch: None, renewed: false };
+        let mut engine =
+            Engine { disk, store, settings, runner, time: self.time.clone(), watch: None, again_at: None, renewed: false };
         engine.recover()?;
         if self.late {
             self.start_service();
@@ -220,7 +222,8 @@ impl World {
             let plan = self.plan(engine);
             engine.install(&plan, &mut self.payload.0.as_slice(), &mut |_, _| ()).ok();
         } else if engine.state().job.is_some() {
-            engine.recover().ok();
+            self.time.advance(AGAIN);
+            engine.tick();
         } else {
             return false;
         }
