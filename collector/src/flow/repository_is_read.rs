@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -27,6 +26,7 @@ use crate::releases::online::{OnlineKeys, Role, is_due, names_of, names_of_snaps
 use crate::releases::place::{Listed, Place, Shelf};
 use crate::releases::problems::{Problem, What};
 use crate::releases::standing::{Standing, published_online, standing};
+use crate::releases::unread::Unread;
 use crate::releases::{FileState, ReleaseFile, files, offers, repository};
 
 /// The lease and how long it lasts without its holder.
@@ -46,6 +46,8 @@ pub(crate) struct Reader {
     first_look: AtomicBool,
     /// What stood when the metadata was listed so: as long as it is, nothing is read of it.
     stood: Mutex<Option<(Vec<Listed>, Standing)>>,
+    /// What could not be read waits before it is tried again.
+    unread: Mutex<Unread>,
 }
 
 fn online_keys(world: &World) -> anyhow::Result<Option<OnlineKeys>> {
@@ -66,6 +68,7 @@ impl Reader {
             root: settings.root.clone(),
             first_look: AtomicBool::new(true),
             stood: Mutex::default(),
+            unread: Mutex::default(),
         })))
     }
 
@@ -150,10 +153,16 @@ impl Reader {
             if known.is_some_and(|known| stands(known, &found.mark)) {
                 continue;
             }
+            if let Some(why) = self.unread().waits(found, now) {
+                problems.push(Problem::new(What::Unreadable, &found.name, &why));
+                continue;
+            }
             let file = match self.keeping_lease(world, self.read_file(found, now)).await? {
                 Ok(read) => repository::beside(known, read),
                 Err(error) => {
-                    problems.push(Problem::new(What::Unreadable, &found.name, &format!("{error:#}")));
+                    let why = format!("{error:#}");
+                    self.unread().failed(found, &why, world.time.now());
+                    problems.push(Problem::new(What::Unreadable, &found.name, &why));
                     continue;
                 }
             };
@@ -166,6 +175,8 @@ impl Reader {
             keep(world, &file, now).await?;
             by_name.insert(file.file.clone(), file);
         }
+        let unreadable = |name: &str| problems.iter().any(|problem| problem.what == What::Unreadable && problem.about == name);
+        self.unread().keep_only(unreadable);
         for file in by_name.values().filter(|file| file.state != FileState::Gone) {
             if !listed.iter().any(|found| found.name == file.file) {
                 keep(world, &ReleaseFile { state: FileState::Gone, ..file.clone() }, now).await?;
@@ -174,6 +185,10 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    fn unread(&self) -> MutexGuard<'_, Unread> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read_file(&self, found: &Listed, now: UnixMs) -> anyhow::Result<ReleaseFile> {
