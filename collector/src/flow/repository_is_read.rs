@@ -25,7 +25,7 @@ use crate::releases::life::OfferState;
 use crate::releases::online::{OnlineKeys, Role, is_due, names_of, names_of_snapshot, together};
 use crate::releases::place::{Listed, Place, Shelf};
 use crate::releases::problems::{Problem, What};
-use crate::releases::standing::{Standing, published_online, standing};
+use crate::releases::standing::{Standing, standing};
 use crate::releases::unread::Unread;
 use crate::releases::{FileState, ReleaseFile, files, offers, repository};
 
@@ -92,7 +92,9 @@ impl Reader {
                 self.read_files(world, found, &mut problems).await.context("reading the repository's files")?;
                 self.withdraw(world).await.context("taking back what was withdrawn")?;
                 problems.extend(stands.problems.iter().cloned());
-                self.sign(world, stands, &mut problems).await.context("signing snapshot and timestamp")?;
+                if let Err(error) = self.sign(world, stands, &mut problems).await {
+                    problems.push(Problem::new(What::NotSigned, "timestamp.json", &format!("{error:#}")));
+                }
                 warn_of_ends(world, &stands.newest).await.context("telling of signatures that end")?;
             }
             Err(error) => problems.push(Problem::new(What::Unreadable, "repository", &format!("{error:#}"))),
@@ -259,7 +261,7 @@ impl Reader {
         if !timestamp_due {
             return Ok(());
         }
-        let floors = published_online(&self.place).await?;
+        let floors = stands.floors;
         transact!(world.db, Turn::Console, |tx| {
             let snapshot = match last_snapshot.clone().filter(|_| !snapshot_due) {
                 Some(last) => last,
