@@ -142,6 +142,13 @@ impl Reader {
 
     async fn read_files(&self, world: &World, listed: &[Listed], problems: &mut Vec<Problem>) -> anyhow::Result<()> {
         let known = files::list(&mut *world.db.read().await?).await?;
+        let verified = known.iter().filter(|file| file.state != FileState::Gone && file.manifest.is_some()).count();
+        if listed.is_empty() && verified > 0 {
+            // A disk that is not mounted, a prefix that is wrong: nobody took all of it away file by file.
+            let why = format!("nothing lies there, where {verified} verified files lay: they are kept as they were");
+            problems.push(Problem::new(What::Unreadable, Shelf::Files.as_str(), &why));
+            return Ok(());
+        }
         let mut by_name: BTreeMap<String, ReleaseFile> = known.into_iter().map(|file| (file.file.clone(), file)).collect();
         let now = world.time.now();
         let again = self.first_look.swap(false, Ordering::Relaxed);

@@ -89,7 +89,7 @@ impl Place {
     /// What lies on a shelf, by name.
     ///
     /// # Errors
-    /// If it can't be read; a shelf that is not there yet is empty.
+    /// If it can't be read; a shelf that is not there yet is empty: whether something was there, the caller knows.
     pub(crate) async fn list(&self, shelf: Shelf) -> anyhow::Result<Vec<Listed>> {
         let mut found = match self {
             Self::Folder(dir) => {

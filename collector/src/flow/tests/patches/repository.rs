@@ -27,6 +27,7 @@ both_databases!(
     a_file_that_was_signed_anew_is_offered_anew_to_those_who_have_not_got_it,
     metadata_that_does_not_verify_is_never_named_and_is_told,
     of_two_nodes_that_pass_at_once_one_signs,
+    files_that_are_missing_all_at_once_are_not_gone,
     a_foreign_timestamp_moves_no_version_and_a_signing_that_fails_is_told,
     a_typed_code_is_forgotten_once_it_is_carried_or_expired,
     expired_signatures_stop_offers_and_no_ticket,
@@ -194,6 +195,28 @@ async fn of_two_nodes_that_pass_at_once_one_signs(db: Db) {
         assert_eq!(signed(Online::Timestamp).await, 1 + half_days, "renewed in time, once");
     }
     assert_eq!(signed(Online::Snapshot).await, 1, "half of its week is not over");
+}
+
+async fn files_that_are_missing_all_at_once_are_not_gone(db: Db) {
+    let shop = Shop::open(db).await;
+    shop.publish(&Vendor::default(), &patch("2.1.0"));
+    shop.read().await;
+    let (folder, away) = (shop.dir.path().join("repository/files"), shop.dir.path().join("away"));
+    std::fs::rename(&folder, &away).expect("moved");
+    for sentence in ["the folder is missing", "it is empty"] {
+        shop.read().await;
+        assert_eq!(shop.file(FILE).await.state, FileState::Good, "{sentence}");
+        assert_eq!(shop.problems().await, [("files".to_owned(), "unreadable")], "{sentence}");
+        std::fs::create_dir_all(&folder).expect("a folder");
+    }
+    std::fs::remove_dir(&folder).expect("removed");
+    std::fs::rename(&away, &folder).expect("moved back");
+    shop.publish(&Vendor { role_version: 2, ..Vendor::default() }, &patch("2.2.0"));
+    shop.read().await;
+    assert_eq!(shop.problems().await, []);
+    std::fs::remove_file(folder.join(FILE)).expect("removed");
+    shop.read().await;
+    assert_eq!((shop.file(FILE).await.state, shop.problems().await), (FileState::Gone, vec![]), "this one was taken away");
 }
 
 async fn a_foreign_timestamp_moves_no_version_and_a_signing_that_fails_is_told(db: Db) {
