@@ -86,7 +86,14 @@ impl Reader {
             return Ok(());
         }
         let mut problems = Vec::new();
-        let looked = self.look().await;
+        let looked = match self.place.look_lasts() {
+            Some(limit) => {
+                let looked = self.keeping_lease(world, tokio::time::timeout(limit, self.look())).await?;
+                let told = || format!("the store does not tell within {} s what lies there", limit.as_secs());
+                looked.with_context(told).and_then(|looked| looked)
+            }
+            None => self.look().await,
+        };
         match &looked {
             Ok((found, stands)) => {
                 self.read_files(world, found, &mut problems).await.context("reading the repository's files")?;

@@ -3,6 +3,7 @@
 //! Signing is `rusty_s3`'s, sending is the client's that everything here uses. Signed addresses are short-lived tokens: they never reach
 //! a log or an error (R33). What the store says is bounded in size and time.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +38,8 @@ const SIGNED_FOR: Duration = Duration::from_secs(300);
 const MAX_FILE_BYTES: u64 = START_BYTES as u64 + MAX_HEADER_BYTES as u64 + MAX_PAYLOAD_BYTES;
 /// What a copy leaves free of the disk that the database lies on; a tenth of the disk, if that is less.
 const MAX_RESERVE_BYTES: u64 = 1 << 30;
+/// Of a listing; a store that gives short pages has room for [`MAX_NAMES`] all the same.
+const MAX_PAGES: usize = 100;
 /// What is read of an answer that is an error.
 const MAX_ERROR_BYTES: u64 = 16 << 10;
 
@@ -96,8 +99,8 @@ impl Bucket {
     pub(super) async fn list(&self, shelf: Shelf) -> anyhow::Result<Vec<Listed>> {
         let start = self.key(shelf, "");
         let credentials = self.credentials().await?;
-        let (mut found, mut next) = (Vec::new(), None::<String>);
-        loop {
+        let (mut found, mut objects, mut next, mut tokens) = (Vec::new(), 0, None::<String>, BTreeSet::new());
+        for _ in 0..MAX_PAGES {
             let mut list = self.bucket.list_objects_v2(Some(&credentials));
             list.with_prefix(start.as_str());
             list.with_delimiter("/");
@@ -111,17 +114,18 @@ impl Bucket {
             let text = String::from_utf8(small(answer, MAX_METADATA_BYTES).await?).unwrap_or_default();
             let page = ListObjectsV2::parse_response(&text)
                 .map_err(|_| anyhow::anyhow!("{}: it does not answer as an S3 store: no list of objects", self.endpoint()))?;
+            objects += page.contents.len();
+            anyhow::ensure!(objects <= MAX_NAMES, "{}: more than {MAX_NAMES} objects", shelf.as_str());
             for object in page.contents {
                 if let Some(name) = object.key.strip_prefix(&start).filter(|name| shelf.fits(name)) {
                     found.push(Listed { name: name.to_owned(), mark: mark(&object) });
                 }
             }
-            anyhow::ensure!(found.len() <= MAX_NAMES, "{}: more than {MAX_NAMES} objects", shelf.as_str());
-            match page.next_continuation_token {
-                Some(token) => next = Some(token),
-                None => return Ok(found),
-            }
+            let Some(token) = page.next_continuation_token else { return Ok(found) };
+            anyhow::ensure!(tokens.insert(token.clone()), "{}: the store lists the same page again", shelf.as_str());
+            next = Some(token);
         }
+        anyhow::bail!("{}: the store lists more than {MAX_PAGES} pages", shelf.as_str())
     }
 
     pub(super) async fn metadata(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {

@@ -86,6 +86,14 @@ impl Place {
         })
     }
 
+    /// How long a look may last. A folder that hangs can't be left: each further look would hang as well, on a thread of its own.
+    pub(crate) fn look_lasts(&self) -> Option<Duration> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Bucket(_) => Some(Duration::from_secs(300)),
+        }
+    }
+
     /// What lies on a shelf, by name.
     ///
     /// # Errors

@@ -1,6 +1,57 @@
 //! What a store answers, and what of it is taken.
 
+use std::sync::atomic::AtomicUsize;
+
 use super::*;
+
+/// What is listed of a store that answers each request by the page of that number: keys, and the token of the next page.
+async fn listed(page: impl Fn(usize) -> (Vec<String>, Option<String>) + Clone + Send + Sync + 'static) -> Result<usize, String> {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let dir = tempfile::tempdir().expect("a folder");
+    let secret_key_file = dir.path().join("secret");
+    std::fs::write(&secret_key_file, "s3cret\n").expect("written");
+    std::fs::set_permissions(&secret_key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listens");
+    let settings = BucketConfig {
+        endpoint: format!("http://{}", listener.local_addr().expect("an address")),
+        bucket: "releases".into(),
+        region: "us-east-1".into(),
+        prefix: String::new(),
+        access_key_id: "reader".into(),
+        secret_key_file,
+    };
+    let bucket = Bucket::open(&settings, dir.path()).expect("opens");
+    let asked = std::sync::Arc::new(AtomicUsize::new(0));
+    let store = axum::Router::new().fallback(move || {
+        let (keys, next) = page(asked.fetch_add(1, Ordering::Relaxed));
+        let contents: String = keys.iter().map(|key| format!("<Contents><Key>{key}</Key><Size>1</Size></Contents>")).collect();
+        let more = next.map_or_else(String::new, |token| format!("<NextContinuationToken>{token}</NextContinuationToken>"));
+        let truncated = !more.is_empty();
+        let xmlns = "http://s3.amazonaws.com/doc/2006-03-01/";
+        let text = format!(
+            "<ListBucketResult xmlns=\"{xmlns}\"><IsTruncated>{truncated}</IsTruncated>{contents}{more}</ListBucketResult>"
+        );
+        async move { text }
+    });
+    tokio::select! {
+        found = bucket.list(Shelf::Files) => found.map(|found| found.len()).map_err(|error| format!("{error:#}")),
+        served = axum::serve(listener, store) => Err(format!("the store ended: {served:?}")),
+    }
+}
+
+#[tokio::test]
+async fn a_listing_ends_whatever_the_store_answers() {
+    let files = |page: usize, count: usize| (0..count).map(|n| format!("files/a-{page}-{n}.mpatch")).collect::<Vec<_>>();
+    let found = listed(move |page| (files(page, 2), (page < 2).then(|| page.to_string()))).await;
+    assert_eq!(found, Ok(6), "three pages");
+    let found = listed(|page| (vec![], Some(page.to_string()))).await;
+    assert!(found.as_ref().is_err_and(|why| why.contains("more than 100 pages")), "empty pages without end: {found:?}");
+    let found = listed(move |page| (files(page, 1), Some((page % 3).to_string()))).await;
+    assert!(found.as_ref().is_err_and(|why| why.contains("the same page again")), "in a circle: {found:?}");
+    let others = |page: usize| (0..1000).map(|n| format!("files/{page}-{n}.tmp")).collect::<Vec<_>>();
+    let found = listed(move |page| (others(page), Some(page.to_string()))).await;
+    assert!(found.as_ref().is_err_and(|why| why.contains("more than 10000 objects")), "no names of ours: {found:?}");
+}
 
 #[test]
 fn what_a_store_answers_is_told_so_that_its_reader_knows_what_to_do() {
