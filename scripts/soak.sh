@@ -35,9 +35,9 @@ part power-cuts 10 proof e2e agent_power_cuts
 part bad-disks 5 proof e2e agent_bad_disks
 
 # The real helper, and its engine on a simulated disk.
-part patch-disk 10 proof mainstay-agent helper::tests::sweep
-part patch-disk-agent 10 proof mainstay-agent helper::tests::own_update
-part helper-kills 30 proof e2e helper_kills
+part patch-disk 105 proof mainstay-agent helper::tests::sweep
+part patch-disk-agent 13 proof mainstay-agent helper::tests::own_update
+part helper-kills 38 proof e2e helper_kills
 part helper-power-cuts 30 proof e2e helper_power_cuts
 
 # The spool and the parsers.

@@ -115,7 +115,11 @@ fn perform(command: &Command) -> Result<(), Failure> {
             let limits = Limits { max_bytes: config.spool_max_bytes };
             local::spool(what, &config.state_dir.join("spool"), limits, &time, command.output)?;
         }
-        ["enroll" | "run" | "status" | "test" | local::FETCH_LINK] => perform_async(command, words[0], time)?,
+        ["enroll" | "run" | "status" | "test"] => perform_async(command, words[0], time)?,
+        [local::FETCH_LINK] => {
+            local::leave_root(&load(command)?.state_dir)?;
+            perform_async(command, words[0], time)?;
+        }
         ["helper"] if command.check => {
             load(command)?;
             helper::check(&helper_settings(command)?)?;

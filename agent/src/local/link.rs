@@ -1,4 +1,4 @@
-//! `patch apply LINK`: root has the file behind a mail's link fetched by a child that lives as the agent's user, and opens what it fetched.
+//! `patch apply LINK`: root has the file behind a mail's link fetched by a child that becomes the agent's user, and opens what it fetched.
 //!
 //! Root itself speaks to no network. The link goes to the child on its standard input, never among arguments (R33); the child's answer is
 //! one line. What it fetched is a file like any other: whether it is believed, the helper decides.
@@ -7,12 +7,13 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, anyhow};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, openat, unlinkat};
+use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal, setsid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
 use super::words::Lang;
@@ -61,7 +62,7 @@ impl FetchedFile {
 /// A text that is no link ([`Exit::Usage`]), and what the child says.
 pub(super) fn fetch(link: &str, config: &Path, state_dir: &Path, output: Output) -> Result<FetchedFile, Failure> {
     let link = Link::parse(link).map_err(|why| Failure::new(Exit::Usage, anyhow!(why)))?;
-    let told = by_child(&link, config, state_dir, output).context("the download could not be run")?;
+    let told = by_child(&link, config, output).context("the download could not be run")?;
     match told {
         Fetched::Whole => Ok(open(&link, state_dir).context("what was downloaded can't be opened")?),
         Fetched::Not { exit, why } => Err(Failure::new(exit, anyhow!(why))),
@@ -82,8 +83,25 @@ pub(super) fn file_name(link: &Link) -> String {
     format!("{}.mpatch", link.file_stem())
 }
 
-fn by_child(link: &Link, config: &Path, state_dir: &Path, output: Output) -> anyhow::Result<Fetched> {
-    let owner = std::fs::metadata(state_dir).with_context(|| state_dir.display().to_string())?;
+/// The child's first step, while it has one thread: it leaves root's terminal and becomes the owner of the agent's state. Who lives as
+/// that user, a captured agent, can't look into it nor type at root's terminal through it. It ends with its parent.
+///
+/// # Errors
+/// When the state has no owner to be told, or the kernel refuses a step.
+pub(crate) fn leave_root(state_dir: &Path) -> anyhow::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        let owner = std::fs::metadata(state_dir).with_context(|| state_dir.display().to_string())?;
+        let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
+        setsid().context("its own session")?;
+        set_thread_groups(&[group]).context("root's groups")?;
+        set_thread_res_gid(group, group, group).context("its group")?;
+        set_thread_res_uid(user, user, user).context("its user")?;
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).context("its memory")?;
+    }
+    set_parent_process_death_signal(Some(Signal::TERM)).context("its end")
+}
+
+fn by_child(link: &Link, config: &Path, output: Output) -> anyhow::Result<Fetched> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(FETCH_LINK).arg("--config").arg(config).arg("--lang").arg(match output.lang {
         Lang::Zh => "zh",
@@ -92,11 +110,7 @@ fn by_child(link: &Link, config: &Path, state_dir: &Path, output: Output) -> any
     if output.json {
         command.arg("--json");
     }
-    if rustix::process::geteuid().is_root() {
-        // Setting the user drops root's other groups too.
-        command.gid(owner.gid()).uid(owner.uid());
-    }
-    let mut child = command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut child = command.env_clear().current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(link.to_secret_text().as_bytes())?;
     }

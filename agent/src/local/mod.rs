@@ -19,7 +19,7 @@ mod patch_receipt;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use enroll::enroll;
-pub(crate) use link::FETCH_LINK;
+pub(crate) use link::{FETCH_LINK, leave_root};
 pub(crate) use link_fetch::{LinkFetch, link_on_stdin, tell};
 pub(crate) use patch::{PatchCommand, PatchOrder, patch};
 pub(crate) use patch_receipt::patch_receipt;

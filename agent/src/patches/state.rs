@@ -13,7 +13,7 @@ use mainstay_shared::limits::MAX_TEXT_CHARS;
 use mainstay_shared::patch::{Decision, Offer};
 use serde::{Deserialize, Serialize};
 
-/// Offers at a time; more are taken up once others are over.
+/// Offers at a time; more are told back as given up.
 const MAX_OFFERS: usize = 16;
 /// What people typed, and offers taken back, that wait to be told.
 const MAX_WAITING: usize = 32;
@@ -130,7 +130,15 @@ impl Book {
 
     fn offered(&mut self, offer: &Offer) {
         let known = self.held(&offer.offer_id).is_some() || self.over.contains(&offer.offer_id);
-        if known || self.offers.len() >= MAX_OFFERS {
+        if known {
+            return;
+        }
+        if self.offers.len() >= MAX_OFFERS {
+            // Told, so that it is offered again: a directive comes only once.
+            if self.given_up.len() < MAX_WAITING {
+                remember(&mut self.over, &offer.offer_id, MAX_IDS);
+                self.given_up.push(GivenUp { offer: offer.clone(), why: format!("{MAX_OFFERS} offers are under way already") });
+            }
             return;
         }
         self.offers.push(Held {

@@ -98,6 +98,20 @@ fn what_is_told_twice_is_taken_up_once() {
 }
 
 #[test]
+fn an_offer_for_which_there_is_no_place_is_told_back_once() {
+    let mut book = Book::default();
+    for id in "0123456789abcdef".chars() {
+        book.hear("d", &Ask::Offered(offer(id)));
+    }
+    for _ in 0..2 {
+        book.hear("d", &Ask::Offered(offer('x')));
+    }
+    let told: Vec<_> = book.given_up.iter().map(|given_up| given_up.offer.offer_id.clone()).collect();
+    assert_eq!((book.offers.len(), told), (16, vec![offer('x').offer_id]));
+    assert!(book.held(&offer('0').offer_id).is_some(), "what is under way stays");
+}
+
+#[test]
 fn an_offer_taken_back_is_forgotten_before_the_helper_has_it_and_told_to_it_after() {
     let mut book = Book::default();
     let (one, two) = (offer('1'), offer('2'));

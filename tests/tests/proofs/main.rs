@@ -10,5 +10,6 @@ mod helper_stories;
 mod helper_guesses;
 mod helper_hostile_files;
 mod agent_update_refused;
+mod agent_link_child;
 mod helper_kills;
 mod helper_power_cuts;
