@@ -5,7 +5,7 @@
 //! verify is stuck there. Dates are not judged: what has expired, clients refuse themselves. It gives no authority to anything.
 
 use mainstay_shared::time_source::UnixMs;
-use sigstore_tuf::{Delegations, Metadata, Role, Root, Targets, TrustedMetadataSet};
+use sigstore_tuf::{Delegations, Metadata, Role, Root, Targets, Timestamp, TrustedMetadataSet};
 
 use crate::crypto::install_crypto;
 use crate::metadata::{
@@ -62,6 +62,18 @@ impl Roots {
         let expires_at = ends(targets.signed());
         Ok(Top { expires_at, delegations: targets.into_signed().delegations })
     }
+
+    /// The versions that a timestamp tells: its own, and that of the snapshot that it names.
+    ///
+    /// # Errors
+    /// If the keys that the root names for it did not sign it.
+    pub fn online(&self, bytes: &[u8]) -> Result<(u64, u64), Refusal> {
+        let timestamp = Metadata::<Timestamp>::from_slice(bytes).map_err(|error| refused(&error))?;
+        // What an online client believes.
+        demand_by_root(&timestamp, self.trusted.root(), "timestamp", Accept::Declared).map_err(|error| refused(&error))?;
+        let told = timestamp.signed();
+        Ok((told.version, told.snapshot_meta().map_or(0, |snapshot| snapshot.version)))
+    }
 }
 
 /// Top targets that the root vouches for.
@@ -111,7 +123,8 @@ fn ends<T: Role>(text: &T) -> UnixMs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{PRODUCT, Vendor, program_action};
+    use crate::authoring::{Named, timestamp_text};
+    use crate::sample::{PRODUCT, Vendor, program_action, sign};
 
     #[test]
     fn only_what_the_right_keys_signed_stands() {
@@ -130,6 +143,18 @@ mod tests {
         assert!(matches!(top.role("acme-offline", &header.role, 1), Err(Refusal::Signature(_))), "not delegated to");
         assert!(matches!(top.role(&role, &header.role, 2), Err(Refusal::Format(_))), "another version than its name");
         assert!(matches!(roots.top(b"torn", 1), Err(Refusal::Format(_))), "torn");
+    }
+
+    #[test]
+    fn only_a_timestamp_of_the_online_keys_tells_versions() {
+        let roots = Roots::begin(&Vendor::default().root_json().expect("a root")).expect("good");
+        let text = || timestamp_text(7, Vendor::default().expires_at, (4, Named::of(b"{}")));
+        assert_eq!(roots.online(&sign(text(), &[32]).expect("signed")), Ok((7, 4)));
+        for (sentence, keys) in [("nobody signed it", &[][..]), ("the snapshot's key", &[31]), ("a signer of roots", &[1, 2])] {
+            let signed = sign(text(), keys).expect("signed");
+            assert!(matches!(roots.online(&signed), Err(Refusal::Signature(_))), "{sentence}");
+        }
+        assert!(matches!(roots.online(b"torn"), Err(Refusal::Format(_))));
     }
 
     #[test]

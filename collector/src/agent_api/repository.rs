@@ -79,9 +79,14 @@ async fn file(door: &Door, identity: &Identity, head: &Parts, name: &str) -> Res
         let mut conn = door.world.db.read().await?;
         // A file that is known, but is not what lies there now: whoever was offered it waits until that is put right.
         let is_other = |file: &ReleaseFile| file.state == FileState::Refused && file.manifest.is_some();
-        let file = files::get(&mut conn, name).await?.filter(|file| file.state == FileState::Good || is_other(file));
-        let Some(file) = file else { return Err(Refusal::not_found()) };
+        let known = files::get(&mut conn, name).await?;
         let key = (identity.tenant_id.as_str(), identity.appliance_id.as_str());
+        if known.as_ref().is_some_and(|file| file.state == FileState::Gone) && offers::is_awaited(&mut conn, key, name).await? {
+            let message = "the file is not in the repository now; try again later";
+            return Err(Refusal::slow_down(StatusCode::SERVICE_UNAVAILABLE, 300, message));
+        }
+        let file = known.filter(|file| file.state == FileState::Good || is_other(file));
+        let Some(file) = file else { return Err(Refusal::not_found()) };
         if !offers::may_fetch(&mut conn, key, name, offers::needs_offer(file.kind())).await? {
             let message = "this file is not offered to this appliance".to_owned();
             return Err(Refusal::new(StatusCode::FORBIDDEN, "not_offered", message));

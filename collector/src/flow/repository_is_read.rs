@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -26,7 +25,8 @@ use crate::releases::life::OfferState;
 use crate::releases::online::{OnlineKeys, Role, is_due, names_of, names_of_snapshot, together};
 use crate::releases::place::{Listed, Place, Shelf};
 use crate::releases::problems::{Problem, What};
-use crate::releases::standing::{Standing, published_online, standing};
+use crate::releases::standing::{Standing, standing};
+use crate::releases::unread::Unread;
 use crate::releases::{FileState, ReleaseFile, files, offers, repository};
 
 /// The lease and how long it lasts without its holder.
@@ -46,6 +46,8 @@ pub(crate) struct Reader {
     first_look: AtomicBool,
     /// What stood when the metadata was listed so: as long as it is, nothing is read of it.
     stood: Mutex<Option<(Vec<Listed>, Standing)>>,
+    /// What could not be read waits before it is tried again.
+    unread: Mutex<Unread>,
 }
 
 fn online_keys(world: &World) -> anyhow::Result<Option<OnlineKeys>> {
@@ -66,6 +68,7 @@ impl Reader {
             root: settings.root.clone(),
             first_look: AtomicBool::new(true),
             stood: Mutex::default(),
+            unread: Mutex::default(),
         })))
     }
 
@@ -83,13 +86,22 @@ impl Reader {
             return Ok(());
         }
         let mut problems = Vec::new();
-        let looked = self.look().await;
+        let looked = match self.place.look_lasts() {
+            Some(limit) => {
+                let looked = self.keeping_lease(world, tokio::time::timeout(limit, self.look())).await?;
+                let told = || format!("the store does not tell within {} s what lies there", limit.as_secs());
+                looked.with_context(told).and_then(|looked| looked)
+            }
+            None => self.look().await,
+        };
         match &looked {
             Ok((found, stands)) => {
                 self.read_files(world, found, &mut problems).await.context("reading the repository's files")?;
                 self.withdraw(world).await.context("taking back what was withdrawn")?;
                 problems.extend(stands.problems.iter().cloned());
-                self.sign(world, stands, &mut problems).await.context("signing snapshot and timestamp")?;
+                if let Err(error) = self.sign(world, stands, &mut problems).await {
+                    problems.push(Problem::new(What::NotSigned, "timestamp.json", &format!("{error:#}")));
+                }
                 warn_of_ends(world, &stands.newest).await.context("telling of signatures that end")?;
             }
             Err(error) => problems.push(Problem::new(What::Unreadable, "repository", &format!("{error:#}"))),
@@ -137,6 +149,13 @@ impl Reader {
 
     async fn read_files(&self, world: &World, listed: &[Listed], problems: &mut Vec<Problem>) -> anyhow::Result<()> {
         let known = files::list(&mut *world.db.read().await?).await?;
+        let verified = known.iter().filter(|file| file.state != FileState::Gone && file.manifest.is_some()).count();
+        if listed.is_empty() && verified > 0 {
+            // A disk that is not mounted, a prefix that is wrong: nobody took all of it away file by file.
+            let why = format!("nothing lies there, where {verified} verified files lay: they are kept as they were");
+            problems.push(Problem::new(What::Unreadable, Shelf::Files.as_str(), &why));
+            return Ok(());
+        }
         let mut by_name: BTreeMap<String, ReleaseFile> = known.into_iter().map(|file| (file.file.clone(), file)).collect();
         let now = world.time.now();
         let again = self.first_look.swap(false, Ordering::Relaxed);
@@ -150,10 +169,16 @@ impl Reader {
             if known.is_some_and(|known| stands(known, &found.mark)) {
                 continue;
             }
+            if let Some(why) = self.unread().waits(found, now) {
+                problems.push(Problem::new(What::Unreadable, &found.name, &why));
+                continue;
+            }
             let file = match self.keeping_lease(world, self.read_file(found, now)).await? {
                 Ok(read) => repository::beside(known, read),
                 Err(error) => {
-                    problems.push(Problem::new(What::Unreadable, &found.name, &format!("{error:#}")));
+                    let why = format!("{error:#}");
+                    self.unread().failed(found, &why, world.time.now());
+                    problems.push(Problem::new(What::Unreadable, &found.name, &why));
                     continue;
                 }
             };
@@ -166,6 +191,8 @@ impl Reader {
             keep(world, &file, now).await?;
             by_name.insert(file.file.clone(), file);
         }
+        let unreadable = |name: &str| problems.iter().any(|problem| problem.what == What::Unreadable && problem.about == name);
+        self.unread().keep_only(unreadable);
         for file in by_name.values().filter(|file| file.state != FileState::Gone) {
             if !listed.iter().any(|found| found.name == file.file) {
                 keep(world, &ReleaseFile { state: FileState::Gone, ..file.clone() }, now).await?;
@@ -174,6 +201,10 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    fn unread(&self) -> MutexGuard<'_, Unread> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read_file(&self, found: &Listed, now: UnixMs) -> anyhow::Result<ReleaseFile> {
@@ -244,7 +275,7 @@ impl Reader {
         if !timestamp_due {
             return Ok(());
         }
-        let floors = published_online(&self.place).await?;
+        let floors = stands.floors;
         transact!(world.db, Turn::Console, |tx| {
             let snapshot = match last_snapshot.clone().filter(|_| !snapshot_due) {
                 Some(last) => last,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::Context as _;
 use mainstay_shared::time_source::UnixMs;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
@@ -113,16 +114,21 @@ pub(crate) async fn add_signed(tx: &mut Conn, signed: &Signed) -> Result<(), sql
 }
 
 /// A counter's next value, above `floor` in any case: versions never go back, whoever signed before.
-pub(crate) async fn next_version(tx: &mut Conn, counter: &str, floor: i64) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
+///
+/// # Errors
+/// If there is none above it, or the database refuses.
+pub(crate) async fn next_version(tx: &mut Conn, counter: &str, floor: i64) -> anyhow::Result<i64> {
+    let least = floor.checked_add(1).with_context(|| format!("{counter}: there is no version above {floor}"))?;
+    let version = sqlx::query_scalar(
         "INSERT INTO counters (name, value) VALUES ($1, $2)
          ON CONFLICT (name) DO UPDATE SET value = CASE WHEN counters.value >= excluded.value THEN counters.value + 1
              ELSE excluded.value END RETURNING value",
     )
     .bind(counter)
-    .bind(floor + 1)
+    .bind(least)
     .fetch_one(tx)
-    .await
+    .await;
+    version.with_context(|| format!("{counter}: no next version"))
 }
 
 /// What was signed offline, and until when: `(role, version, expires_at)`, the soonest first.

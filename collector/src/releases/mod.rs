@@ -13,6 +13,7 @@ pub(crate) mod life;
 pub(crate) mod rules;
 pub(crate) mod range;
 pub(crate) mod place;
+pub(crate) mod unread;
 pub(crate) mod problems;
 pub(crate) mod repository;
 pub(crate) mod standing;

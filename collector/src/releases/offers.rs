@@ -189,6 +189,17 @@ pub(crate) async fn may_fetch(
     Ok(!needs_offer || living.iter().any(takes))
 }
 
+/// Whether an appliance has an offer of this file that is not over: told that there is none, it would drop what it has fetched.
+pub(crate) async fn is_awaited(
+    conn: &mut Conn,
+    (tenant_id, appliance_id): (&str, &str),
+    file: &str,
+) -> Result<bool, sqlx::Error> {
+    let sql = "SELECT offer_id FROM offers WHERE tenant_id = $1 AND appliance_id = $2 AND file = $3 AND ended_at IS NULL LIMIT 1";
+    let offer = sqlx::query(sql).bind(tenant_id).bind(appliance_id).bind(file).fetch_optional(conn).await?;
+    Ok(offer.is_some())
+}
+
 /// Whether files of a kind reach appliances by an offer only; the others are for everyone of the product.
 pub(crate) fn needs_offer(kind: PatchKind) -> bool {
     matches!(kind, PatchKind::Patch | PatchKind::Action)

@@ -18,12 +18,14 @@ pub(crate) enum What {
     KeysNotListed,
     /// A file was published again under its name with other content.
     Republished,
+    /// Snapshot and timestamp are due and could not be signed.
+    NotSigned,
 }
 
 impl What {
     /// All of them.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Unreadable, Self::MetadataRefused, Self::WentBack, Self::KeysNotListed, Self::Republished];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Unreadable, Self::MetadataRefused, Self::WentBack, Self::KeysNotListed, Self::Republished, Self::NotSigned];
 
     /// The name in the database and in text keys.
     pub(crate) fn as_str(self) -> &'static str {
@@ -33,6 +35,7 @@ impl What {
             Self::WentBack => "went_back",
             Self::KeysNotListed => "keys_not_listed",
             Self::Republished => "republished",
+            Self::NotSigned => "not_signed",
         }
     }
 }

@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 
 use mainstay_patchkit::standing::{Roots, Top};
 use mainstay_shared::time_source::UnixMs;
-use serde_json::Value;
 
 use super::place::{Listed, Place};
 use super::problems::{Problem, What};
 
 /// Versions of a role that are tried, the newest first.
 const MOST_TRIED: usize = 10;
+const TIMESTAMP: &str = "timestamp.json";
+/// Nothing is signed above a higher version: it came to be by nobody's publishing, and there must be room for those that follow.
+const HIGHEST_FLOOR: u64 = 1 << 53;
 
 /// The newest version of one role's metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +31,15 @@ pub(crate) struct Newest {
 pub(crate) struct Standing {
     /// By role: `root`, and, if targets stand, `targets` and all that they delegate to.
     pub(crate) newest: BTreeMap<String, Newest>,
+    pub(crate) floors: Floors,
     pub(crate) problems: Vec<Problem>,
+}
+
+/// The versions of snapshot and timestamp that lie there, signed by keys that the root names: ours stand above them. None: 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Floors {
+    pub(crate) snapshot: i64,
+    pub(crate) timestamp: i64,
 }
 
 /// Versions by role, as the names say.
@@ -53,6 +63,7 @@ fn versions_of(listed: &[Listed]) -> BTreeMap<&str, Vec<u64>> {
 /// If the place does not answer, or the trusted root is none.
 pub(crate) async fn standing(place: &Place, listed: &[Listed], trusted: Vec<u8>) -> anyhow::Result<Standing> {
     let mut reading = Reading { place, versions: versions_of(listed), problems: Vec::new() };
+    let is_there = listed.iter().any(|found| found.name == TIMESTAMP);
     let mut newest = BTreeMap::new();
     let (roots, root) = reading.roots(trusted).await?;
     newest.insert("root".to_owned(), root);
@@ -65,7 +76,8 @@ pub(crate) async fn standing(place: &Place, listed: &[Listed], trusted: Vec<u8>)
         }
         reading.passed_over("targets", version, "a product's role that it delegates to is missing or refused");
     }
-    Ok(Standing { newest, problems: reading.problems })
+    let floors = if is_there { reading.floors(&roots).await? } else { Floors::default() };
+    Ok(Standing { newest, floors, problems: reading.problems })
 }
 
 struct Reading<'a> {
@@ -115,6 +127,23 @@ impl Reading<'_> {
         Ok((roots, newest))
     }
 
+    /// What was published online by others. Whoever may write there but holds no key moves no counter.
+    async fn floors(&mut self, roots: &Roots) -> anyhow::Result<Floors> {
+        let Some(bytes) = self.place.metadata(TIMESTAMP).await? else { return Ok(Floors::default()) };
+        let floor = |version: u64| i64::try_from(version).ok().filter(|_| version <= HIGHEST_FLOOR);
+        let why = match roots.online(&bytes) {
+            Ok((timestamp, snapshot)) => match floor(timestamp).zip(floor(snapshot)) {
+                Some((timestamp, snapshot)) => return Ok(Floors { snapshot, timestamp }),
+                None => {
+                    format!("versions {timestamp} and {snapshot} leave no room above them: the online keys are to be changed")
+                }
+            },
+            Err(refusal) => refusal.to_string(),
+        };
+        self.problems.push(Problem::new(What::MetadataRefused, TIMESTAMP, &why));
+        Ok(Floors::default())
+    }
+
     /// The newest good version of each product's role; `None`: there is one without.
     async fn roles(&mut self, top: &Top) -> anyhow::Result<Option<BTreeMap<String, Newest>>> {
         let mut found = BTreeMap::new();
@@ -133,32 +162,13 @@ impl Reading<'_> {
     }
 }
 
-/// The versions of snapshot and timestamp that lie there, signed by somebody else before: ours stand above them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Floors {
-    pub(crate) snapshot: i64,
-    pub(crate) timestamp: i64,
-}
-
-/// Reads them; what is not there, or no metadata, counts as none.
-///
-/// # Errors
-/// If the place does not answer.
-pub(crate) async fn published_online(place: &Place) -> anyhow::Result<Floors> {
-    let Some(timestamp) = place.metadata("timestamp.json").await? else { return Ok(Floors::default()) };
-    let text: Value = serde_json::from_slice(&timestamp).unwrap_or_default();
-    let signed = &text["signed"];
-    Ok(Floors {
-        timestamp: signed["version"].as_i64().unwrap_or_default(),
-        snapshot: signed["meta"]["snapshot.json"]["version"].as_i64().unwrap_or_default(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use mainstay_patchkit::sample::{PRODUCT, Vendor, program_action};
+    use mainstay_patchkit::authoring::{Named, timestamp_text};
+    use mainstay_patchkit::sample::{PRODUCT, Vendor, program_action, sign};
 
     use super::*;
+    use crate::releases::place::Shelf;
 
     /// A repository with what this vendor signs.
     fn publish(dir: &std::path::Path, vendor: &Vendor) {
@@ -172,7 +182,7 @@ mod tests {
     /// What stands there: role and version, and what was passed over.
     async fn stands(dir: &std::path::Path) -> (Vec<(String, u64)>, Vec<String>) {
         let place = Place::Folder(dir.to_owned());
-        let listed = place.list(super::super::place::Shelf::Metadata).await.expect("listed");
+        let listed = place.list(Shelf::Metadata).await.expect("listed");
         let trusted = Vendor::default().root_json().expect("a root");
         let standing = standing(&place, &listed, trusted).await.expect("read");
         let newest = standing.newest.into_iter().map(|(role, newest)| (role, newest.version)).collect();
@@ -226,5 +236,30 @@ mod tests {
         assert!(told.contains(&"2.targets.json".to_owned()), "{told:?}");
         publish(dir.path(), &rotated);
         assert_eq!(stands(dir.path()).await, (versions(1, 2, 2), vec![]));
+    }
+
+    #[tokio::test]
+    async fn only_a_timestamp_that_the_online_keys_signed_is_a_floor() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(dir.path().join("metadata")).expect("a folder");
+        publish(dir.path(), &Vendor::default());
+        let place = Place::Folder(dir.path().to_owned());
+        let most = i64::MAX as u64;
+        let rows = [
+            ("the online keys'", (7, 4), 32, Floors { timestamp: 7, snapshot: 4 }, None),
+            ("of keys that the root does not name", (most - 1, most - 1), 33, Floors::default(), Some("not signed")),
+            ("of stolen keys: nothing fits above it", (most - 1, 4), 32, Floors::default(), Some("no room")),
+            ("beyond what a counter holds", (7, u64::from(u32::MAX) << 32), 32, Floors::default(), Some("no room")),
+        ];
+        for (sentence, (version, snapshot), key, floors, told) in rows {
+            let text = timestamp_text(version, Vendor::default().expires_at, (snapshot, Named::of(b"{}")));
+            std::fs::write(dir.path().join("metadata/timestamp.json"), sign(text, &[key]).expect("signed")).expect("written");
+            let listed = place.list(Shelf::Metadata).await.expect("lists");
+            let trusted = Vendor::default().root_json().expect("a root");
+            let found = standing(&place, &listed, trusted).await.expect("stands");
+            assert_eq!(found.floors, floors, "{sentence}");
+            assert_eq!(found.problems.len(), usize::from(told.is_some()), "{sentence}: {:?}", found.problems);
+            assert!(told.is_none_or(|told| found.problems[0].why.contains(told)), "{sentence}: {:?}", found.problems);
+        }
     }
 }

@@ -95,6 +95,9 @@ async fn a_wrong_secret_and_a_damaged_object_are_told_on_the_page_and_the_secret
     let mut bytes = std::fs::read(&path)?;
     *bytes.last_mut().context("a byte")? ^= 1;
     std::fs::write(&bad, bytes)?;
+    // Larger than any signed file, by mistake: nobody copies it onto the disk of the database.
+    std::fs::File::create(path.with_file_name("acme-gateway-9.0.0.mpatch"))?.set_len(500 << 30)?;
+    page_tells(&console, &collector, "no signed file is larger than").await?;
     eventually("both files to be judged", A_WHILE, async || {
         let listed = collector.command(&["releases", "list"]).await?.stdout;
         let is = |name: &str, state: &str| listed.lines().any(|line| line.contains(name) && line.contains(state));

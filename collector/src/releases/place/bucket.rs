@@ -3,6 +3,7 @@
 //! Signing is `rusty_s3`'s, sending is the client's that everything here uses. Signed addresses are short-lived tokens: they never reach
 //! a log or an error (R33). What the store says is bounded in size and time.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +13,8 @@ use anyhow::Context as _;
 use axum::body::Bytes;
 use axum::http::header;
 use chrono::DateTime;
+use mainstay_patchkit::bounds::MAX_PAYLOAD_BYTES;
+use mainstay_patchkit::file::{MAX_HEADER_BYTES, START_BYTES};
 use reqwest::{Client, Response, StatusCode};
 use rusty_s3::actions::ListObjectsV2;
 use rusty_s3::actions::list_objects_v2::ListObjectsContent;
@@ -31,6 +34,12 @@ const SMALL: Duration = Duration::from_secs(30);
 const LARGE: Duration = Duration::from_secs(3600);
 /// A signed address is good for so long.
 const SIGNED_FOR: Duration = Duration::from_secs(300);
+/// The largest file that can be a signed one.
+const MAX_FILE_BYTES: u64 = START_BYTES as u64 + MAX_HEADER_BYTES as u64 + MAX_PAYLOAD_BYTES;
+/// What a copy leaves free of the disk that the database lies on; a tenth of the disk, if that is less.
+const MAX_RESERVE_BYTES: u64 = 1 << 30;
+/// Of a listing; a store that gives short pages has room for [`MAX_NAMES`] all the same.
+const MAX_PAGES: usize = 100;
 /// What is read of an answer that is an error.
 const MAX_ERROR_BYTES: u64 = 16 << 10;
 
@@ -90,8 +99,8 @@ impl Bucket {
     pub(super) async fn list(&self, shelf: Shelf) -> anyhow::Result<Vec<Listed>> {
         let start = self.key(shelf, "");
         let credentials = self.credentials().await?;
-        let (mut found, mut next) = (Vec::new(), None::<String>);
-        loop {
+        let (mut found, mut objects, mut next, mut tokens) = (Vec::new(), 0, None::<String>, BTreeSet::new());
+        for _ in 0..MAX_PAGES {
             let mut list = self.bucket.list_objects_v2(Some(&credentials));
             list.with_prefix(start.as_str());
             list.with_delimiter("/");
@@ -105,17 +114,18 @@ impl Bucket {
             let text = String::from_utf8(small(answer, MAX_METADATA_BYTES).await?).unwrap_or_default();
             let page = ListObjectsV2::parse_response(&text)
                 .map_err(|_| anyhow::anyhow!("{}: it does not answer as an S3 store: no list of objects", self.endpoint()))?;
+            objects += page.contents.len();
+            anyhow::ensure!(objects <= MAX_NAMES, "{}: more than {MAX_NAMES} objects", shelf.as_str());
             for object in page.contents {
                 if let Some(name) = object.key.strip_prefix(&start).filter(|name| shelf.fits(name)) {
                     found.push(Listed { name: name.to_owned(), mark: mark(&object) });
                 }
             }
-            anyhow::ensure!(found.len() <= MAX_NAMES, "{}: more than {MAX_NAMES} objects", shelf.as_str());
-            match page.next_continuation_token {
-                Some(token) => next = Some(token),
-                None => return Ok(found),
-            }
+            let Some(token) = page.next_continuation_token else { return Ok(found) };
+            anyhow::ensure!(tokens.insert(token.clone()), "{}: the store lists the same page again", shelf.as_str());
+            next = Some(token);
         }
+        anyhow::bail!("{}: the store lists more than {MAX_PAGES} pages", shelf.as_str())
     }
 
     pub(super) async fn metadata(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
@@ -127,9 +137,13 @@ impl Bucket {
         }
     }
 
-    /// A copy of the object in a file that has no name.
+    /// A copy of the object in a file that has no name. The database lies on the same disk: an object that would fill it is not copied.
     pub(super) async fn copy(&self, found: &Listed) -> anyhow::Result<std::fs::File> {
         let bytes = length_of(&found.mark);
+        let disk = rustix::fs::statvfs(&self.copies).with_context(|| self.copies.display().to_string())?;
+        let disk_bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        demand_room(bytes, disk_bytes(disk.f_bavail), disk_bytes(disk.f_blocks))
+            .map_err(|why| anyhow::anyhow!("{}: {why}", found.name))?;
         let path = self.copies.join(format!(".release-{}-{}", std::process::id(), self.copied.fetch_add(1, Ordering::Relaxed)));
         let mut options = std::fs::OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
@@ -237,6 +251,23 @@ fn secret_key(path: &Path) -> anyhow::Result<String> {
     Ok(secret.to_owned())
 }
 
+/// Whether an object may be copied to be verified: it can be one of ours, and leaves the rest of the service its room on the disk.
+fn demand_room(bytes: u64, free: u64, whole_disk: u64) -> Result<(), String> {
+    let mib = |bytes: u64| bytes >> 20;
+    if bytes > MAX_FILE_BYTES {
+        return Err(format!("{} MiB: no signed file is larger than {} MiB", mib(bytes), mib(MAX_FILE_BYTES)));
+    }
+    let room = free.saturating_sub(MAX_RESERVE_BYTES.min(whole_disk / 10));
+    if bytes > room {
+        return Err(format!(
+            "{} MiB are to be copied to be verified; the disk of the data has room for {}",
+            mib(bytes),
+            mib(room)
+        ));
+    }
+    Ok(())
+}
+
 /// Length, second of change and entity tag, as far as the store tells them.
 fn mark(object: &ListObjectsContent) -> String {
     let second = object.last_modified.as_deref().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
@@ -290,43 +321,4 @@ impl Pieces {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_store_answers_is_told_so_that_its_reader_knows_what_to_do() {
-        let xml = |code: &str| format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>m</Message></Error>");
-        let rows =
-            [("nothing there", 404, xml("NoSuchKey"), Told::NoObject), ("no bucket", 404, xml("NoSuchBucket"), Told::NoBucket)];
-        for (sentence, status, body, expected) in rows {
-            let status = StatusCode::from_u16(status).expect("a status");
-            assert_eq!(told(status, "application/xml", &body), expected, "{sentence}");
-        }
-        let wrong = [
-            ("a wrong secret", 403, xml("SignatureDoesNotMatch"), "secret_key_file"),
-            ("a clock", 403, xml("RequestTimeTooSkewed"), "clocks"),
-            ("another region", 301, xml("PermanentRedirect"), "releases.region"),
-            ("too busy", 503, xml("SlowDown"), "503 Service Unavailable, SlowDown"),
-            ("a web server", 404, "<html>not here</html>".to_owned(), "not answer as an S3 store: 404 Not Found, text/html"),
-            ("markup as code", 500, xml("<script>"), "not answer as an S3 store"),
-        ];
-        for (sentence, status, body, words) in wrong {
-            let kind = if body.starts_with("<html") { "text/html" } else { "application/xml" };
-            let answer = told(StatusCode::from_u16(status).expect("a status"), kind, &body);
-            assert!(matches!(&answer, Told::Wrong(why) if why.contains(words)), "{sentence}: {answer:?}");
-        }
-    }
-
-    #[test]
-    fn a_secret_that_others_may_read_is_refused() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("secret");
-        std::fs::write(&path, "s3cret\n").expect("written");
-        let set = |mode| std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("set");
-        set(0o640);
-        let refused = secret_key(&path).expect_err("others may read it").to_string();
-        assert!(refused.contains("0600") && !refused.contains("s3cret"), "{refused}");
-        set(0o400);
-        assert_eq!(secret_key(&path).expect("its owner's"), "s3cret");
-    }
-}
+mod tests;

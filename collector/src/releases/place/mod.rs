@@ -86,10 +86,18 @@ impl Place {
         })
     }
 
+    /// How long a look may last. A folder that hangs can't be left: each further look would hang as well, on a thread of its own.
+    pub(crate) fn look_lasts(&self) -> Option<Duration> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Bucket(_) => Some(Duration::from_secs(300)),
+        }
+    }
+
     /// What lies on a shelf, by name.
     ///
     /// # Errors
-    /// If it can't be read; a shelf that is not there yet is empty.
+    /// If it can't be read; a shelf that is not there yet is empty: whether something was there, the caller knows.
     pub(crate) async fn list(&self, shelf: Shelf) -> anyhow::Result<Vec<Listed>> {
         let mut found = match self {
             Self::Folder(dir) => {

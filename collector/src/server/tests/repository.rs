@@ -1,5 +1,8 @@
 //! The repository at the agents' door: who gets what, and in which parts.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use mainstay_patchkit::sample::{ISSUED_AT, Vendor, program_action};
 use reqwest::StatusCode;
 
@@ -26,7 +29,8 @@ async fn an_appliance_fetches_what_was_offered_to_it_in_parts_and_nothing_else(d
     std::fs::write(dir.join("metadata/1.root.json"), vendor.root_json().expect("a root")).expect("written");
     let file = vendor.file(&action, b"").expect("a file");
     std::fs::write(dir.join("files").join(FILE), &file).expect("written");
-    Reader::new(&house.world).expect("readable").expect("set up").once(&house.world).await.expect("reads");
+    let reader = Reader::new(&house.world).expect("readable").expect("set up");
+    Arc::clone(&reader).once(&house.world).await.expect("reads");
     let (one, other) = (house.enrol().await, house.enrol().await);
     let of = |name: &str| format!("{}/agent/v1/repository/{name}", house.base());
     let path = of(&format!("files/{FILE}"));
@@ -84,6 +88,28 @@ async fn an_appliance_fetches_what_was_offered_to_it_in_parts_and_nothing_else(d
     ] {
         assert_eq!(get(client, &of(&name), None).await.expect("asked").status(), status, "{why}: {name}");
     }
+    let files = dir.join("files");
+    a_file_that_is_missing_is_waited_for(&house, &reader, &files, (&one.client, &other.client), &path).await;
     let posted = one.client.post(&path).send().await.expect("asked");
     assert_eq!((posted.status(), posted.headers()["allow"].to_str().ok()), (StatusCode::METHOD_NOT_ALLOWED, Some("GET, HEAD")));
+}
+
+async fn a_file_that_is_missing_is_waited_for(
+    house: &House,
+    reader: &Arc<Reader>,
+    files: &Path,
+    (one, other): (&reqwest::Client, &reqwest::Client),
+    url: &str,
+) {
+    let get = |client: &reqwest::Client| client.get(url).header("range", "bytes=10-").send();
+    let (there, away) = (files.join(FILE), files.join("acme-gateway-other.mpatch"));
+    std::fs::rename(&there, &away).expect("moved");
+    Arc::clone(reader).once(&house.world).await.expect("reads");
+    let gone = get(one).await.expect("asked");
+    assert_eq!(gone.status(), StatusCode::SERVICE_UNAVAILABLE, "its offer lasts: it keeps what it has");
+    assert_eq!(gone.headers()["retry-after"], "300");
+    assert_eq!(get(other).await.expect("asked").status(), StatusCode::NOT_FOUND, "it was not offered to this one");
+    std::fs::rename(&away, &there).expect("moved back");
+    Arc::clone(reader).once(&house.world).await.expect("reads");
+    assert_eq!(get(one).await.expect("asked").status(), StatusCode::PARTIAL_CONTENT);
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use mainstay_patchkit::sample::{PRODUCT, Vendor};
+use mainstay_patchkit::authoring::{Named, timestamp_text};
+use mainstay_patchkit::sample::{PRODUCT, Vendor, sign};
 use mainstay_shared::directive::Ask;
 use mainstay_shared::patch::{Decision, PatchStep};
 
@@ -26,6 +27,8 @@ both_databases!(
     a_file_that_was_signed_anew_is_offered_anew_to_those_who_have_not_got_it,
     metadata_that_does_not_verify_is_never_named_and_is_told,
     of_two_nodes_that_pass_at_once_one_signs,
+    files_that_are_missing_all_at_once_are_not_gone,
+    a_foreign_timestamp_moves_no_version_and_a_signing_that_fails_is_told,
     a_typed_code_is_forgotten_once_it_is_carried_or_expired,
     expired_signatures_stop_offers_and_no_ticket,
 );
@@ -192,6 +195,54 @@ async fn of_two_nodes_that_pass_at_once_one_signs(db: Db) {
         assert_eq!(signed(Online::Timestamp).await, 1 + half_days, "renewed in time, once");
     }
     assert_eq!(signed(Online::Snapshot).await, 1, "half of its week is not over");
+}
+
+async fn files_that_are_missing_all_at_once_are_not_gone(db: Db) {
+    let shop = Shop::open(db).await;
+    shop.publish(&Vendor::default(), &patch("2.1.0"));
+    shop.read().await;
+    let (folder, away) = (shop.dir.path().join("repository/files"), shop.dir.path().join("away"));
+    std::fs::rename(&folder, &away).expect("moved");
+    for sentence in ["the folder is missing", "it is empty"] {
+        shop.read().await;
+        assert_eq!(shop.file(FILE).await.state, FileState::Good, "{sentence}");
+        assert_eq!(shop.problems().await, [("files".to_owned(), "unreadable")], "{sentence}");
+        std::fs::create_dir_all(&folder).expect("a folder");
+    }
+    std::fs::remove_dir(&folder).expect("removed");
+    std::fs::rename(&away, &folder).expect("moved back");
+    shop.publish(&Vendor { role_version: 2, ..Vendor::default() }, &patch("2.2.0"));
+    shop.read().await;
+    assert_eq!(shop.problems().await, []);
+    std::fs::remove_file(folder.join(FILE)).expect("removed");
+    shop.read().await;
+    assert_eq!((shop.file(FILE).await.state, shop.problems().await), (FileState::Gone, vec![]), "this one was taken away");
+}
+
+async fn a_foreign_timestamp_moves_no_version_and_a_signing_that_fails_is_told(db: Db) {
+    let shop = Shop::open(db).await;
+    shop.publish(&Vendor::default(), &patch("2.1.0"));
+    let most = i64::MAX as u64 - 1;
+    let text = timestamp_text(most, Vendor::default().expires_at, (most, Named::of(b"{}")));
+    shop.write_metadata("timestamp.json", &sign(text, &[33]).expect("signed"));
+    let timestamp = async || {
+        let mut conn = shop.stage.world.db.read().await.expect("reads");
+        files::newest_signed(&mut conn, Online::Timestamp).await.expect("reads").expect("signed").version
+    };
+    for version in 1..=3 {
+        shop.read().await;
+        assert_eq!(timestamp().await, version, "it goes on by one");
+        assert_eq!(shop.problems().await, [("timestamp.json".to_owned(), "metadata_refused")]);
+        shop.stage.later(13 * 3600);
+    }
+    std::fs::remove_file(shop.dir.path().join("repository/metadata/timestamp.json")).expect("removed");
+    let key = shop.dir.path().join("keys/tuf-timestamp.key");
+    std::fs::write(&key, [32; 31]).expect("written");
+    shop.read().await;
+    assert_eq!(shop.problems().await, [("timestamp.json".to_owned(), "not_signed")], "and what is over is no problem any more");
+    std::fs::write(&key, [32; 32]).expect("written");
+    shop.read().await;
+    assert_eq!((timestamp().await, shop.problems().await), (4, vec![]));
 }
 
 async fn a_typed_code_is_forgotten_once_it_is_carried_or_expired(db: Db) {
